@@ -1,0 +1,114 @@
+"""Every setting of a server, once: name, type, default and help. Options win over variables.
+
+The command line makes `--data-dir` and `BOTWIRE_SERVER_DATA_DIR` out of the field `data_dir`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+
+from botwire_server.errors import Unusable
+from botwire_server.logs import LogFormat
+from botwire_server.store.driver import Durability
+
+PREFIX = "BOTWIRE_SERVER_"
+
+Profile = Literal["native", "hosted"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+HOSTED_DAILY_WRITES = 1_000
+HOSTED_NAMESPACE_BYTES = 50_000_000
+
+
+def _setting(default: Any, help: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": help, **more})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of one server."""
+
+    data_dir: Path = field(
+        default_factory=lambda: platformdirs.user_data_path("botwire-server", appauthor=False),
+        metadata={"help": "Where everything is stored.", "shown": "the user data directory"},
+    )
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(8000, "Port to listen on; 0 takes a free one.", least=0, most=65_535)
+    profile: Profile = _setting(
+        "native",
+        "hosted: the exact names, sizes, limits and shapes of the hosted BotWire Memory, so that "
+        "what works here works there.",
+    )
+    daily_writes: int | None = _setting(
+        None,
+        "Writes a namespace accepts per UTC day; 0 is no limit.",
+        least=0,
+        shown=f"0; {HOSTED_DAILY_WRITES} with --profile hosted",
+    )
+    max_namespace_bytes: int | None = _setting(
+        None,
+        "Bytes of keys and values a namespace holds at most; 0 is no limit.",
+        least=0,
+        shown=f"0; {HOSTED_NAMESPACE_BYTES} with --profile hosted",
+    )
+    max_body_bytes: int = _setting(1_048_576, "Largest request body, in bytes.", least=1_024)
+    durability: Durability = _setting(
+        "full",
+        "full: an acknowledged write survives power loss. relaxed: it survives a crash of the "
+        "server, and a power loss may take the last ones.",
+    )
+    open_namespaces: int = _setting(
+        0, "Namespaces kept open at once; 0 lets the descriptor limit decide.", least=0
+    )
+    log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
+    log_format: LogFormat = _setting("text", "Shape of log lines.")
+    insecure_open: bool = _setting(
+        False,
+        "Serve beyond this machine without any API key: everybody who reaches the port can read, "
+        "change and delete everything.",
+    )
+
+    @property
+    def write_limit(self) -> int:
+        """Writes per namespace and UTC day, 0 for no limit."""
+        if self.daily_writes is not None:
+            return self.daily_writes
+        return HOSTED_DAILY_WRITES if self.profile == "hosted" else 0
+
+    @property
+    def size_limit(self) -> int:
+        """Bytes per namespace, 0 for no limit."""
+        if self.max_namespace_bytes is not None:
+            return self.max_namespace_bytes
+        return HOSTED_NAMESPACE_BYTES if self.profile == "hosted" else 0
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+def variable(setting: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + setting.upper()
+
+
+def refuse_unknown_variables(environment: Mapping[str, str], known: set[str]) -> None:
+    """Raise `Unusable` for a BOTWIRE_SERVER_* variable nobody reads, naming the nearest."""
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, sorted(known), n=1)
+            hint = f"did you mean {near[0]}?" if near else "see `botwire-server serve --help`."
+            raise Unusable(f"There is no setting {name}: {hint}")
+
+
+def default_data_dir() -> Path:
+    """The data directory of a server that was given none."""
+    return Path(os.environ.get(variable("data_dir")) or Config().data_dir)

@@ -1,0 +1,69 @@
+"""How log lines look, and what an unexpected error may say in them.
+
+Keys, values and names of tenants' things never reach a log, so an exception is told by its
+classes and the places it went through, never by its text: that may quote anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+import orjson
+
+LogFormat = Literal["text", "json"]
+
+
+def describe(error: BaseException) -> str:
+    """The classes of an exception and its causes, and the lines of code they came through."""
+    parts = []
+    seen: BaseException | None = error
+    while seen is not None:
+        frames = " < ".join(
+            f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"
+            for frame in reversed(traceback.extract_tb(seen.__traceback__))
+        )
+        name = getattr(seen, "sqlite_errorname", None)
+        parts.append(f"{type(seen).__name__}{f' {name}' if name else ''} at {frames or '?'}")
+        seen = seen.__cause__ or seen.__context__
+    return "; from ".join(parts)
+
+
+def timestamp(seconds: float) -> str:
+    """Unix seconds as 2026-11-20T10:46:51.123Z."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, style: LogFormat) -> None:
+        super().__init__()
+        self._json = style == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            message = f"{message}: {describe(record.exc_info[1])}"
+        if self._json:
+            line = {
+                "time": timestamp(record.created),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": message,
+            }
+            return orjson.dumps(line).decode()
+        return f"{timestamp(record.created)} {record.levelname.lower()} {message}"
+
+
+def configure(level: str, style: LogFormat, stream: TextIO = sys.stderr) -> None:
+    """Send this process's log lines to `stream`."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Formatter(style))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # What it says of starting, stopping and failing, we say ourselves.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

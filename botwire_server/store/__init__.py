@@ -1,0 +1,1 @@
+"""Storage: SQLite files and who may open them. No web framework in here, no status codes."""

@@ -1,0 +1,130 @@
+"""Which `sqlite3` there is, and how a connection of ours is set up.
+
+Many Pythons are built without `enable_load_extension`, so the standard module cannot load
+sqlite-vec there. `pysqlite3` has it and brings a current SQLite: it is taken where installed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import sqlite_vec
+
+from botwire_server.errors import Damaged, Unavailable, Unusable
+
+if TYPE_CHECKING:
+    import sqlite3 as sqlite3
+else:
+    try:
+        import pysqlite3.dbapi2 as sqlite3
+    except ImportError:
+        import sqlite3 as sqlite3
+
+Durability = Literal["full", "relaxed"]
+Clock = Callable[[], float]
+
+# octet_length() came with it; FTS5 has erased for good (`secure-delete`) since 3.42.
+OLDEST = (3, 43, 0)
+# Before this, two connections writing one WAL file can corrupt it.
+SHARED_WAL = sqlite3.sqlite_version_info >= (3, 51, 3)
+
+BUSY_TIMEOUT_MS = 5_000
+
+
+class Connection(sqlite3.Connection):
+    """A connection that knows the time and what it left behind.
+
+    `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
+    WAL until the next truncating checkpoint.
+    """
+
+    clock: Clock = staticmethod(time.time)
+    leftovers: bool = False
+
+    @property
+    def now(self) -> float:
+        """Unix seconds."""
+        return self.clock()
+
+
+def require_driver() -> None:
+    """Make sure that sqlite-vec loads; raise `Unusable` with the remedy where it cannot."""
+    if not hasattr(sqlite3.Connection, "enable_load_extension"):
+        raise Unusable(
+            "This Python's sqlite3 cannot load extensions: run `pip install pysqlite3`, or use a "
+            "Python built with --enable-loadable-sqlite-extensions (Debian's python3 is)."
+        )
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise Unusable(
+            f"SQLite {'.'.join(map(str, OLDEST))} or newer is needed and this Python has "
+            f"{sqlite3.sqlite_version}: run `pip install pysqlite3`, or use a newer Python image."
+        )
+    try:
+        connect(":memory:").close()
+    except (sqlite3.Error, OSError) as error:
+        raise Unusable(
+            "sqlite-vec does not load on this machine: reinstall it with "
+            "`pip install --force-reinstall 'sqlite-vec>=0.1.9,<0.1.10'`."
+        ) from error
+
+
+def connect(
+    path: Path | str,
+    *,
+    durability: Durability = "full",
+    clock: Clock = time.time,
+    read_only: bool = False,
+) -> Connection:
+    """Open `path` in autocommit mode, usable from any one thread at a time.
+
+    A file that does not exist is an error, never created (":memory:" aside): creating is
+    `migrations.create`'s business.
+    """
+    if path == ":memory:":
+        uri = "file::memory:"
+    else:
+        # as_uri quotes `?`, `#` and `%`, which SQLite would read as parameters.
+        uri = f"{Path(path).absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+    connection = sqlite3.connect(
+        uri, uri=True, isolation_level=None, check_same_thread=False, factory=Connection
+    )
+    try:
+        connection.clock = clock
+        # First: every later pragma may have to wait for another process.
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.enable_load_extension(True)
+        sqlite_vec.load(connection)
+        connection.enable_load_extension(False)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def refusal(error: sqlite3.Error) -> Unavailable:
+    """What a caller is told about an error of SQLite; the cause goes to the log."""
+    code = getattr(error, "sqlite_errorcode", None)
+    text = str(error)
+    if (code is not None and code & 0xFF in _DAMAGED_CODES) or any(
+        sign in text for sign in _DAMAGED_SIGNS
+    ):
+        return Damaged(
+            "This namespace's file is damaged and was left as it is; the operator can restore it "
+            "from a backup."
+        )
+    return Unavailable(
+        "The storage cannot take this right now: the disk may be full or failing. "
+        "Nothing was stored; try again later."
+    )
+
+
+_DAMAGED_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
+_DAMAGED_SIGNS = ("malformed", "not a database", "unable to open", "no such table")

@@ -1,0 +1,158 @@
+"""Entries: a key with its JSON value. Units of work for `Namespace`.
+
+Values are JSON text as bytes, so that reading one back needs no parsing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from botwire_server.errors import Conflict
+from botwire_server.store.driver import Connection
+
+
+class Entry(NamedTuple):
+    """One entry. Times are Unix seconds; `size` is what the value counts, in UTF-8 bytes."""
+
+    key: str
+    value: bytes
+    size: int
+    created_at: float
+    updated_at: float
+    expires_at: float | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A listing, newest first: both parts are JSON arrays. `cursor` asks for what follows."""
+
+    keys: str
+    entries: str
+    count: int
+    cursor: int | None
+
+
+Condition = Callable[[Entry | None], bool]
+
+_COLUMNS = "key, value, bytes, created_at, updated_at, expires_at, revision"
+
+
+def get(connection: Connection, key: str) -> Entry | None:
+    """The entry, or None; one that has expired is gone."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM entries WHERE key = ?",  # noqa: S608
+        (key,),
+    ).fetchone()
+    if row is None:
+        return None
+    entry = Entry(*row)
+    return None if _expired(entry.expires_at, connection.now) else entry
+
+
+def put(
+    connection: Connection,
+    key: str,
+    value: bytes,
+    *,
+    size: int,
+    ttl: float | None = None,
+    condition: Condition | None = None,
+) -> Entry:
+    """Store `value` (JSON) under `key`, replacing what was there.
+
+    `size` is what it counts in bytes, `ttl` its life in seconds. Raises `Conflict` where
+    `condition` says no to the present entry.
+    """
+    _require(connection, key, condition)
+    now = connection.now
+    # Not an UPDATE: a rewritten entry gets the next revision and stands first in the listing.
+    replaced = connection.execute(
+        "DELETE FROM entries WHERE key = ? RETURNING created_at, expires_at", (key,)
+    ).fetchone()
+    created_at = now
+    if replaced is not None:
+        connection.leftovers = True
+        if not _expired(replaced[1], now):
+            created_at = replaced[0]
+    row = connection.execute(
+        f"""INSERT INTO entries (key, value, bytes, created_at, updated_at, expires_at)
+            VALUES (?, ?, ?, ?, ?, ?) RETURNING {_COLUMNS}""",  # noqa: S608
+        (key, value, size, created_at, now, None if ttl is None else now + ttl),
+    ).fetchone()
+    return Entry(*row)
+
+
+def delete(connection: Connection, key: str, *, condition: Condition | None = None) -> bool:
+    """Remove the entry; False when there was none. Raises `Conflict` like `put`."""
+    _require(connection, key, condition)
+    removed = connection.execute(
+        "DELETE FROM entries WHERE key = ? RETURNING expires_at", (key,)
+    ).fetchone()
+    if removed is None:
+        return False
+    connection.leftovers = True
+    return not _expired(removed[0], connection.now)
+
+
+def listing(
+    connection: Connection, *, prefix: str = "", limit: int | None = None, cursor: int | None = None
+) -> Page:
+    """Keys and their details, newest first: those that begin with `prefix`, older than `cursor`.
+
+    SQLite writes the JSON itself, without holding up the other threads.
+    """
+    within = "AND key >= :start AND (:end IS NULL OR key < :end)" if prefix else ""
+    row = connection.execute(
+        f"""SELECT json_group_array(key),
+            json_group_array(json_object('key', key, 'bytes', bytes, 'updated_at', updated_at)),
+            count(*), min(revision)
+        FROM (
+            SELECT key, bytes, updated_at, revision FROM entries
+            WHERE (expires_at IS NULL OR expires_at > :now)
+                AND (:cursor IS NULL OR revision < :cursor) {within}
+            ORDER BY revision DESC LIMIT :limit
+        )""",  # noqa: S608  # `within` is one of two constants
+        {
+            "now": connection.now,
+            "cursor": cursor,
+            "start": prefix,
+            "end": _after(prefix),
+            "limit": -1 if limit is None else limit,
+        },
+    ).fetchone()
+    keys, entries, count, last = row
+    more = limit is not None and count == limit
+    return Page(keys, entries, count, last if more else None)
+
+
+def sweep(connection: Connection) -> None:
+    """Erase what has expired."""
+    connection.execute("DELETE FROM entries WHERE expires_at <= ?", (connection.now,))
+    connection.leftovers = True
+
+
+def _require(connection: Connection, key: str, condition: Condition | None) -> None:
+    if condition is not None and not condition(get(connection, key)):
+        raise Conflict("The entry is not what the request's condition asks for; read it again.")
+
+
+def _expired(expires_at: float | None, now: float) -> bool:
+    return expires_at is not None and expires_at <= now
+
+
+def _after(prefix: str) -> str | None:
+    """The first text behind all that begin with `prefix`; None when there is none.
+
+    SQLite compares UTF-8 bytes, which is the order of code points.
+    """
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        if last == 0xD800:  # surrogates are no characters
+            last = 0xE000
+        if last <= 0x10FFFF:
+            return prefix[:-1] + chr(last)
+        prefix = prefix[:-1]
+    return None

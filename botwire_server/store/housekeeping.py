@@ -1,0 +1,79 @@
+"""What happens by itself while a server runs: counts are noted, what expired or was deleted is
+erased, what another process buried is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from botwire_server.errors import Refusal
+from botwire_server.logs import describe
+from botwire_server.store import entries
+from botwire_server.store.directory import DataDirectory
+from botwire_server.store.driver import Clock
+
+log = logging.getLogger(__name__)
+
+NOTE_EVERY = 1.0
+SWEEP_EVERY = 5.0
+ERASE_EVERY = 20.0
+# Namespaces swept in one go, so that a backlog does not starve requests of open files.
+SWEPT_AT_ONCE = 32
+
+
+class Housekeeping:
+    """The background tasks of one data directory. `start` once, `stop` once."""
+
+    def __init__(self, directory: DataDirectory, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        for seconds, work in (
+            (NOTE_EVERY, self._directory.note_changes),
+            (NOTE_EVERY, self._directory.remove_buried),
+            (SWEEP_EVERY, self.sweep),
+            (ERASE_EVERY, self.erase),
+        ):
+            self._tasks.append(asyncio.create_task(_repeat(seconds, work)))
+
+    async def stop(self) -> None:
+        """Let no task start another round; what they were doing is finished or undone."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def sweep(self) -> None:
+        """Erase entries that have expired, also in namespaces nobody has open."""
+        registry, pool = self._directory.registry, self._directory.pool
+        for row in registry.due(self._clock(), SWEPT_AT_ONCE):
+            try:
+                namespace = await pool.open(row)
+                await namespace.delete(entries.sweep)
+            except Refusal as error:
+                log.warning("namespace %s was not swept: %s", row.id, error.message)
+
+    async def erase(self) -> None:
+        """Cut the WALs in which deleted things still lie."""
+        for id, namespace in self._directory.pool.opened():
+            if namespace.leftovers and not namespace.closing:
+                try:
+                    await namespace.checkpoint()
+                except Refusal as error:
+                    log.warning("namespace %s was not checkpointed: %s", id, error.message)
+
+
+async def _repeat(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Refusal as error:
+            log.error("housekeeping: %s", error.message)
+        except Exception as error:
+            # The next round must come whatever happened in this one.
+            log.error("housekeeping: %s", describe(error))

@@ -1,0 +1,220 @@
+"""The schemas, as ordered steps; a file's `user_version` counts the steps it has taken.
+
+Each step and the record of it are one transaction, re-checked once the lock is held, so two
+processes that open an old file at once do the step once. A file this code does not understand
+(newer, empty, no database, another kind of file) is refused and never written to.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from botwire_server.errors import Damaged
+from botwire_server.store import driver
+from botwire_server.store.driver import Connection, sqlite3
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A kind of file: its mark in the header, its journal, and the steps that make it."""
+
+    name: str
+    application_id: int
+    journal: str
+    steps: Sequence[Sequence[str]]
+
+
+# `revision` is never used twice, so an entry that was deleted and written again has another one.
+# Writing an entry again makes a new row: newest first is the table read backwards.
+_ENTRIES = (
+    """CREATE TABLE entries (
+        revision INTEGER PRIMARY KEY AUTOINCREMENT,
+        key TEXT NOT NULL UNIQUE,
+        value BLOB NOT NULL,
+        bytes INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        updated_at REAL NOT NULL,
+        expires_at REAL
+    )""",
+    "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
+)
+
+_MEMORIES = (
+    """CREATE TABLE memories (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        collection TEXT NOT NULL,
+        content TEXT NOT NULL,
+        metadata BLOB NOT NULL,
+        session_id TEXT,
+        bytes INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        updated_at REAL NOT NULL
+    )""",
+    """CREATE VIRTUAL TABLE memory_text USING fts5 (
+        content, content='memories', content_rowid='id', tokenize='porter unicode61'
+    )""",
+    "INSERT INTO memory_text (memory_text, rank) VALUES ('secure-delete', 1)",
+    # A small chunk: the first vector reserves room for a whole one.
+    """CREATE VIRTUAL TABLE memory_vectors USING vec0 (
+        embedding float[256] distance_metric=cosine, chunk_size=64
+    )""",
+)
+
+# The daily counter moves in the transaction of the write that it counts. The totals are kept by
+# triggers, so that no unit of work can forget them.
+_COUNTERS = (
+    "CREATE TABLE writes (day TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE totals (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        entries INTEGER NOT NULL DEFAULT 0,
+        memories INTEGER NOT NULL DEFAULT 0,
+        bytes INTEGER NOT NULL DEFAULT 0,
+        key_bytes INTEGER NOT NULL DEFAULT 0
+    )""",
+    "INSERT INTO totals (id) VALUES (1)",
+    """CREATE TRIGGER entries_added AFTER INSERT ON entries BEGIN
+        UPDATE totals SET entries = entries + 1, bytes = bytes + new.bytes,
+            key_bytes = key_bytes + octet_length(new.key); END""",
+    """CREATE TRIGGER entries_removed AFTER DELETE ON entries BEGIN
+        UPDATE totals SET entries = entries - 1, bytes = bytes - old.bytes,
+            key_bytes = key_bytes - octet_length(old.key); END""",
+    """CREATE TRIGGER memories_added AFTER INSERT ON memories BEGIN
+        UPDATE totals SET memories = memories + 1, bytes = bytes + new.bytes; END""",
+    """CREATE TRIGGER memories_removed AFTER DELETE ON memories BEGIN
+        UPDATE totals SET memories = memories - 1, bytes = bytes - old.bytes; END""",
+)
+
+NAMESPACE = Schema(
+    name="namespace",
+    application_id=0x62776E73,  # "bwns"
+    journal="WAL",
+    steps=((*_ENTRIES, *_MEMORIES, *_COUNTERS),),
+)
+
+CONTROL = Schema(
+    name="control",
+    application_id=0x62776374,  # "bwct"
+    # The command line and the server both write it; see `driver.SHARED_WAL`.
+    journal="WAL" if driver.SHARED_WAL else "DELETE",
+    steps=(
+        (
+            """CREATE TABLE tenants (
+                id TEXT PRIMARY KEY,
+                name TEXT NOT NULL UNIQUE,
+                created_at REAL NOT NULL
+            ) WITHOUT ROWID""",
+            """CREATE TABLE namespaces (
+                id TEXT PRIMARY KEY,
+                tenant_id TEXT NOT NULL REFERENCES tenants (id),
+                name TEXT NOT NULL,
+                file TEXT NOT NULL,
+                created_at REAL NOT NULL,
+                sweep_at REAL,
+                entries INTEGER NOT NULL DEFAULT 0,
+                memories INTEGER NOT NULL DEFAULT 0,
+                bytes INTEGER NOT NULL DEFAULT 0,
+                UNIQUE (tenant_id, name)
+            ) WITHOUT ROWID""",
+            "CREATE INDEX namespaces_sweep ON namespaces (sweep_at) WHERE sweep_at IS NOT NULL",
+            # What is to be removed: written before the first file goes, deleted after the last.
+            """CREATE TABLE tombstones (
+                namespace_id TEXT PRIMARY KEY,
+                file TEXT NOT NULL,
+                created_at REAL NOT NULL
+            ) WITHOUT ROWID""",
+        ),
+    ),
+)
+
+
+def migrate(connection: Connection, schema: Schema) -> None:
+    """Take the steps that `connection`'s file lacks, or raise `Damaged` and touch nothing."""
+    version = _version(connection, schema)
+    while version < len(schema.steps):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = _version(connection, schema)
+            if version < len(schema.steps):
+                for statement in schema.steps[version]:
+                    connection.execute(statement)
+                version += 1
+                connection.execute(f"PRAGMA user_version = {version}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _version(connection: Connection, schema: Schema) -> int:
+    """The steps this file has taken, at least one: a file without a schema is damaged."""
+    try:
+        [application_id] = connection.execute("PRAGMA application_id").fetchone()
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise driver.refusal(error) from error
+    if application_id != schema.application_id or version < 1:
+        raise Damaged(
+            f"A {schema.name} file is empty or is something else: it was left as it is; restore "
+            "it from a backup."
+        )
+    if version > len(schema.steps):
+        raise Damaged(
+            f"A {schema.name} file was written by a newer botwire-server and was left as it is: "
+            "update this one."
+        )
+    return int(version)
+
+
+def template(schema: Schema, directory: Path) -> bytes:
+    """A fresh file of this kind, as bytes. `directory` is where it is prepared."""
+    path = directory / f".template-{schema.name}-{secrets.token_hex(6)}"
+    raw = sqlite3.connect(path, isolation_level=None)
+    try:
+        # It is thrown away if anything fails, so nothing here needs to survive.
+        raw.execute("PRAGMA synchronous = OFF")
+        raw.execute(f"PRAGMA application_id = {schema.application_id}")
+        raw.execute(f"PRAGMA journal_mode = {schema.journal}")
+        raw.execute("PRAGMA user_version = 1")
+        raw.close()
+        connection = driver.connect(path)
+        try:
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("BEGIN")
+            for statement in schema.steps[0]:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+            migrate(connection, schema)
+        finally:
+            connection.close()
+        return path.read_bytes()
+    finally:
+        for leftover in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            leftover.unlink(missing_ok=True)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that must not exist yet, and see it on the disk before returning."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.fsync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in `directory` survive a power loss."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

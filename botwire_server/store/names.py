@@ -1,0 +1,36 @@
+"""Which names there can be. Nothing a caller names ever becomes a path or SQL text.
+
+Names are compared byte for byte: no folding, no normalising, so two names never meet.
+"""
+
+from __future__ import annotations
+
+import re
+
+from botwire_server.errors import Invalid
+
+LONGEST_NAMESPACE = 256
+LONGEST_KEY = 512
+
+# Control characters; lone surrogates have no UTF-8 and could not be stored.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def check(name: str, field: str, *, longest: int) -> str:
+    """Return `name`, or raise `Invalid` naming `field`."""
+    if not 1 <= len(name) <= longest:
+        raise Invalid(
+            f"The {field} must have 1 to {longest} characters; this one has {len(name)}.",
+            where=("path", field),
+        )
+    if _FORBIDDEN.search(name):
+        raise Invalid(
+            f"The {field} holds a control character; use printable characters only.",
+            where=("path", field),
+        )
+    return name
+
+
+def slug(name: str) -> str:
+    """A few letters of `name` for people who look at the files; says nothing to the code."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:24] or "namespace"

@@ -1,0 +1,148 @@
+"""One namespace's open file: what `Database` does, and the counters that belong to it.
+
+Every accepted write counts for its UTC day in the transaction that stores it, and the totals of
+the file are known without asking it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+
+from botwire_server.errors import QuotaExceeded
+from botwire_server.store.database import Database
+from botwire_server.store.driver import Clock, Connection, Durability
+from botwire_server.store.migrations import NAMESPACE
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DAY = 86_400
+
+
+class Totals(NamedTuple):
+    """What a namespace holds. `bytes` are those of values, texts and metadata."""
+
+    entries: int = 0
+    memories: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a tenant may do in one namespace; 0 is no limit. Keys count towards the bytes."""
+
+    daily_writes: int = 0
+    namespace_bytes: int = 0
+
+
+class Namespace(Database):
+    """An open namespace. `totals` and `sweep_at` are those of the last committed batch."""
+
+    schema = NAMESPACE
+    totals = Totals()
+    # When the next entry expires, Unix seconds.
+    sweep_at: float | None = None
+    # Told, on the loop, that totals or sweep_at may have moved.
+    on_change: Callable[[Namespace], None] | None = None
+
+    @classmethod
+    async def open(
+        cls, path: Path | str, *, durability: Durability, clock: Clock, keep: bool = True
+    ) -> Self:
+        """Open an existing namespace file, or raise `Damaged`."""
+        namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
+        namespace.totals, namespace.sweep_at = await namespace.read(_count)
+        return namespace
+
+    async def write(
+        self,
+        unit: Callable[Concatenate[Connection, P], T],
+        limits: Limits,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a unit that stores something: it counts for the day and stays within `limits`."""
+        return await self.transact(
+            _counted, lambda connection: unit(connection, *args, **kwargs), limits
+        )
+
+    async def delete(
+        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit that only removes: always allowed, never counted."""
+        return await self.transact(unit, *args, **kwargs)
+
+    @property
+    def leftovers(self) -> bool:
+        """Whether what was deleted still lies in the WAL."""
+        return self._connection.leftovers
+
+    def settled(self, connection: Connection) -> None:
+        """Take the totals after a batch that changed something."""
+        changes = connection.total_changes
+        if changes != self._changes:
+            self._changes = changes
+            self._call(self._changed, *_count(connection))
+
+    _changes = 0
+
+    def _changed(self, totals: Totals, sweep_at: float | None) -> None:
+        self.totals, self.sweep_at = totals, sweep_at
+        if self.on_change is not None:
+            self.on_change(self)
+
+
+def _count(connection: Connection) -> tuple[Totals, float | None]:
+    row = connection.execute(
+        "SELECT entries, memories, bytes, (SELECT min(expires_at) FROM entries"
+        " WHERE expires_at IS NOT NULL) FROM totals"
+    ).fetchone()
+    return Totals(*row[:3]), row[3]
+
+
+def _counted(connection: Connection, unit: Callable[[Connection], T], limits: Limits) -> T:
+    now = connection.now
+    [count] = connection.execute(
+        "INSERT INTO writes (day, count) VALUES (?, 1)"
+        " ON CONFLICT (day) DO UPDATE SET count = count + 1 RETURNING count",
+        (day_of(now),),
+    ).fetchone()
+    if limits.daily_writes and count > limits.daily_writes:
+        raise QuotaExceeded(
+            f"This namespace has had its {limits.daily_writes} writes of the day (UTC); reading "
+            "and deleting go on, writing again after midnight UTC.",
+            limit=limits.daily_writes,
+            resets_at=midnight_after(now),
+        )
+    if not limits.namespace_bytes:
+        return unit(connection)
+    before = _bytes(connection)
+    result = unit(connection)
+    after = _bytes(connection)
+    if after > limits.namespace_bytes and after > before:
+        raise QuotaExceeded(
+            f"This namespace would grow over its {limits.namespace_bytes} bytes; delete "
+            "something first.",
+            limit=limits.namespace_bytes,
+            resets_at=None,
+        )
+    return result
+
+
+def _bytes(connection: Connection) -> int:
+    [size] = connection.execute("SELECT bytes + key_bytes FROM totals").fetchone()
+    return int(size)
+
+
+def day_of(now: float) -> str:
+    """The UTC day of a Unix time, as 2026-11-20."""
+    return datetime.fromtimestamp(now, UTC).date().isoformat()
+
+
+def midnight_after(now: float) -> float:
+    """The Unix time at which the next UTC day begins."""
+    return (now // DAY + 1) * DAY

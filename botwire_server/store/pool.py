@@ -1,0 +1,183 @@
+"""The open namespaces: the least recently used is closed when there are too many.
+
+Every open file costs a thread and three descriptors. It refuses to open a file the registry did
+not name, and to open a file that is missing: that one is damaged, not empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+from botwire_server.errors import Closed, Damaged
+from botwire_server.store.driver import Clock, Durability
+from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
+from botwire_server.store.namespace import Namespace
+from botwire_server.store.registry import NamespaceRow
+
+DESCRIPTORS_PER_FILE = 3
+MOST_OPEN = 256
+
+DRAFT = ".new"
+
+
+def capacity() -> int:
+    """How many files may be open: a third of the descriptors go to connections and the rest."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_OPEN
+    return max(8, min(MOST_OPEN, soft * 2 // 3 // DESCRIPTORS_PER_FILE))
+
+
+def raise_descriptor_limit(wanted: int = 65_536) -> None:
+    """Take the descriptors that the system would give us anyway."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Pool:
+    """The open namespaces of one data directory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durability: Durability,
+        clock: Clock,
+        most_open: int,
+        on_change: Callable[[str, Namespace], None],
+    ) -> None:
+        self._directory = directory
+        self._durability = durability
+        self._clock = clock
+        self._most_open = most_open
+        self._on_change = on_change
+        self._open: OrderedDict[str, Namespace] = OrderedDict()
+        self._opening: dict[str, asyncio.Task[Namespace]] = {}
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._template = template(NAMESPACE, directory)
+        self._removed: set[str] = set()
+
+    def get(self, row: NamespaceRow) -> Namespace | None:
+        """The namespace, if it is open."""
+        namespace = self._open.get(row.id)
+        if namespace is not None:
+            self._open.move_to_end(row.id)
+        return namespace
+
+    async def open(self, row: NamespaceRow) -> Namespace:
+        """The namespace, opened where it is not. Raises `Damaged`; `Closed` once it is removed."""
+        namespace = self.get(row)
+        if namespace is not None:
+            return namespace
+        if row.id in self._removed:
+            raise Closed("This namespace was removed.")
+        task = self._opening.get(row.id)
+        if task is None:
+            task = asyncio.create_task(self._load(row))
+            self._opening[row.id] = task
+            task.add_done_callback(lambda _: self._opening.pop(row.id, None))
+        # One request that gives up must not spoil the opening for the others.
+        return await asyncio.shield(task)
+
+    async def draft(self, row: NamespaceRow) -> None:
+        """Prepare the file of a namespace that the registry does not know yet."""
+        await asyncio.to_thread(self._write_draft, self._directory / (row.file + DRAFT))
+
+    async def discard(self, row: NamespaceRow) -> None:
+        """Drop a draft that lost against another."""
+        await asyncio.to_thread((self._directory / (row.file + DRAFT)).unlink, missing_ok=True)
+
+    async def close(self, namespace_id: str) -> None:
+        """Close one namespace, for good until `open` is asked again."""
+        opening = self._opening.get(namespace_id)
+        if opening is not None:
+            await asyncio.wait([opening])
+        namespace = self._open.pop(namespace_id, None)
+        if namespace is not None:
+            self._start_closing(namespace_id, namespace)
+        closing = self._closing.get(namespace_id)
+        if closing is not None:
+            await asyncio.shield(closing)
+
+    async def remove(self, namespace_id: str, file: str) -> None:
+        """Close a namespace and unlink its files; safe to repeat.
+
+        The registry must have let go of it before: this cannot be undone.
+        """
+        self._removed.add(namespace_id)
+        await self.close(namespace_id)
+        await asyncio.to_thread(_unlink, self._directory / file)
+
+    async def close_all(self) -> None:
+        """Commit what is queued, close every file."""
+        for task in list(self._opening.values()):
+            await asyncio.wait([task])
+        await asyncio.gather(*(self.close(id) for id in list(self._open)))
+        await asyncio.gather(*self._closing.values())
+
+    def opened(self) -> list[tuple[str, Namespace]]:
+        """Every open namespace with its id, the least recently used first."""
+        return list(self._open.items())
+
+    async def _load(self, row: NamespaceRow) -> Namespace:
+        closing = self._closing.get(row.id)
+        if closing is not None:
+            await closing
+        path = self._directory / row.file
+        if not path.exists():
+            await asyncio.to_thread(_take_draft, path)
+        namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
+        namespace.on_change = lambda changed: self._on_change(row.id, changed)
+        self._open[row.id] = namespace
+        self._make_room()
+        return namespace
+
+    def _make_room(self) -> None:
+        spare = len(self._open) - self._most_open
+        if spare <= 0:
+            return
+        # Not the newest, which is about to be used.
+        idle = [id for id, namespace in list(self._open.items())[:-1] if not namespace.busy]
+        for id in idle[:spare]:
+            self._start_closing(id, self._open.pop(id))
+
+    def _start_closing(self, id: str, namespace: Namespace) -> None:
+        task = asyncio.create_task(namespace.close())
+        self._closing[id] = task
+        task.add_done_callback(lambda _: self._closing.pop(id, None))
+
+    def _write_draft(self, path: Path) -> None:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            sync_directory(path.parent.parent)
+            sync_directory(path.parent.parent.parent)
+        write_new(path, self._template)
+        sync_directory(path.parent)
+
+
+def _take_draft(path: Path) -> None:
+    """Give a prepared file its name. A crash before this leaves the draft, and this is redone."""
+    draft = path.with_name(path.name + DRAFT)
+    try:
+        os.rename(draft, path)
+    except FileNotFoundError as error:
+        raise Damaged(
+            "This namespace's file is missing; the operator can restore it from a backup."
+        ) from error
+    sync_directory(path.parent)
+
+
+def _unlink(path: Path) -> None:
+    # The WAL first: a file without its WAL is older, a WAL without its file is garbage.
+    for name in (path.name + DRAFT, path.name + "-wal", path.name + "-shm", path.name):
+        path.with_name(name).unlink(missing_ok=True)
+    if path.parent.exists():
+        sync_directory(path.parent)

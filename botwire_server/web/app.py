@@ -1,0 +1,174 @@
+"""The application: who may come in, which dialect answers, what is logged.
+
+Every request goes the same way: request id, credentials, route, answer, line in the log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+
+from botwire_server.config import Config
+from botwire_server.errors import Internal, Invalid, NotFound, Refusal, Unusable
+from botwire_server.logs import describe
+from botwire_server.store.directory import DataDirectory
+from botwire_server.store.driver import Clock
+from botwire_server.store.housekeeping import Housekeeping
+from botwire_server.store.pool import capacity
+from botwire_server.store.registry import DEFAULT_TENANT
+from botwire_server.web import botwire
+from botwire_server.web.auth import Door
+from botwire_server.web.dialect import Dialect
+from botwire_server.web.request_log import RequestLog
+
+log = logging.getLogger(__name__)
+
+# What nginx writes for a client that went away; nobody reads this answer.
+CLIENT_GONE = 499
+
+
+def create_app(
+    config: Config, *, clock: Clock = time.time, request_log: RequestLog | None = None
+) -> App:
+    """An application over `config.data_dir`, which is opened with the server and closed with it."""
+    return App(config, clock=clock, request_log=request_log)
+
+
+class App:
+    """The ASGI application. `dialects` are tried in order by prefix; the last takes every path."""
+
+    def __init__(self, config: Config, *, clock: Clock, request_log: RequestLog | None) -> None:
+        self.config = config
+        self.dialects: Sequence[Dialect] = [botwire.dialect(hosted=config.profile == "hosted")]
+        self._clock = clock
+        self._request_log = request_log
+        self._door: Door
+        # Why it could not start.
+        self.failure: Unusable | None = None
+        self._public = frozenset[str]().union(*(dialect.public for dialect in self.dialects))
+        self._router = Router(
+            [resource for dialect in self.dialects for resource in dialect.routes],
+            redirect_slashes=False,
+            default=_no_route,
+        )
+        boot = secrets.token_hex(4)
+        self._request_ids = (f"{boot}{number:08x}" for number in itertools.count(1))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or the lifespan."""
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    def refuse(self, path: str, error: Refusal, request_id: str = "") -> Response:
+        """The answer for a refusal, in the dialect of the path."""
+        path = "/" + path.lstrip("/")
+        dialect = next(d for d in self.dialects if path.startswith(d.prefix))
+        return dialect.refuse(error, request_id)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request_id = next(self._request_ids)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", request_id.encode()))
+            await send(message)
+
+        try:
+            try:
+                _normalize(scope)
+                scope["max_body_bytes"] = self.config.max_body_bytes
+                scope["request_id"] = request_id
+                scope["tenant"] = self._door.admit(scope["headers"])
+                await self._router(scope, receive, answer)
+            except Refusal as error:
+                await self.refuse(scope["path"], error, request_id)(scope, receive, answer)
+            except ClientDisconnect:
+                status = CLIENT_GONE
+            except Exception as error:
+                log.error("request %s: %s", request_id, describe(error))
+                if status:  # the answer was under way: cut it short, it must not look whole
+                    raise
+                failure = Internal(request_id)
+                await self.refuse(scope["path"], failure, request_id)(scope, receive, answer)
+        finally:
+            if self._request_log is not None:
+                route = scope.get("route")
+                self._request_log.add(
+                    scope["method"],
+                    "-" if route is None else route.path,
+                    status,
+                    time.perf_counter() - started,
+                    request_id,
+                )
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with self._opened():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Unusable as error:
+            self.failure = error
+            await send({"type": "lifespan.startup.failed", "message": error.message})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        config = self.config
+        directory = await DataDirectory.open(
+            config.data_dir,
+            durability=config.durability,
+            clock=self._clock,
+            most_open=config.open_namespaces or capacity(),
+        )
+        try:
+            tenant = await directory.registry.ensure_tenant(DEFAULT_TENANT)
+            self._door = Door(directory, tenant, config)
+            housekeeping = Housekeeping(directory, self._clock)
+            housekeeping.start()
+            try:
+                yield
+            finally:
+                await housekeeping.stop()
+        finally:
+            await directory.close()
+            if self._request_log is not None:
+                self._request_log.flush()
+
+
+async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotFound("There is nothing at this path.")
+
+
+def _normalize(scope: Scope) -> None:
+    """Make `path` what the client meant, or raise `Invalid`.
+
+    Slashes that a base URL with a slash at its end has doubled are taken as one; those inside a
+    key stay. Bytes that are no UTF-8 would all read as U+FFFD and make two names one.
+    """
+    raw: bytes = scope["raw_path"]
+    if raw.startswith(b"//"):
+        scope["raw_path"] = raw = b"/" + raw.lstrip(b"/")
+        scope["path"] = "/" + scope["path"].lstrip("/")
+    if b"%" in raw:
+        try:
+            unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            raise Invalid("The path is no valid UTF-8.", where=("path",)) from None

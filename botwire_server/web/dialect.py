@@ -1,0 +1,108 @@
+"""What a wire dialect is: the paths it answers, its routes, and how it says no."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from botwire_server.errors import (
+    Conflict,
+    Forbidden,
+    Internal,
+    Invalid,
+    MethodNotAllowed,
+    Misdirected,
+    NotFound,
+    QuotaExceeded,
+    Refusal,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    WrongMediaType,
+)
+
+T = TypeVar("T")
+Handler = Callable[[Request], Awaitable[Response]]
+
+# From class to status; a dialect overrides what it answers differently.
+STATUS: Mapping[type[Refusal], int] = {
+    Invalid: 400,
+    WrongMediaType: 415,
+    Unauthorized: 401,
+    Forbidden: 403,
+    Misdirected: 421,
+    NotFound: 404,
+    MethodNotAllowed: 405,
+    Conflict: 409,
+    TooLarge: 413,
+    QuotaExceeded: 429,
+    Unavailable: 503,
+    Internal: 500,
+}
+
+
+class Resource(Route):
+    """A path with one handler a method: `Resource("/x", GET=read, PUT=write)`.
+
+    HEAD is answered as GET; any other method is refused naming those that exist.
+    """
+
+    def __init__(self, path: str, **handlers: Handler) -> None:
+        allowed = tuple(sorted(handlers))
+        self.handlers = dict(handlers)
+        if "GET" in handlers:
+            handlers["HEAD"] = handlers["GET"]
+
+        async def endpoint(request: Request) -> Response:
+            handler = handlers.get(request.method)
+            if handler is None:
+                raise MethodNotAllowed(
+                    f"This path answers {', '.join(allowed)} only.", allowed=allowed
+                )
+            return await handler(request)
+
+        super().__init__(path, endpoint)
+        self.methods = None  # every method comes to the endpoint, which refuses in the dialect
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A wire dialect.
+
+    It answers the paths that begin with `prefix`. `public` are those that need no key. `refuse`
+    makes the answer for a refusal; the status is its own, `headers_of` are common to all.
+    """
+
+    prefix: str
+    routes: Sequence[Resource]
+    refuse: Callable[[Refusal, str], Response]
+    public: frozenset[str] = frozenset()
+
+
+def of_class(error: Refusal, table: Mapping[type[Refusal], T]) -> T:
+    """The entry of `table` for the nearest class of `error`."""
+    return next(table[cls] for cls in type(error).__mro__ if cls in table)
+
+
+def headers_of(error: Refusal) -> dict[str, str]:
+    """The headers that go with a refusal, whatever the dialect."""
+    if isinstance(error, QuotaExceeded):
+        headers = {"X-RateLimit-Limit": str(error.limit), "X-RateLimit-Remaining": "0"}
+        if error.resets_at is not None:
+            headers["X-RateLimit-Reset"] = str(int(error.resets_at))
+            # A date: clients sleep through seconds, and this may be hours away.
+            headers["Retry-After"] = formatdate(error.resets_at, usegmt=True)
+        return headers
+    if isinstance(error, MethodNotAllowed):
+        return {"Allow": ", ".join(error.allowed)}
+    if isinstance(error, Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, TooLarge):
+        return {"Connection": "close"}
+    return {}

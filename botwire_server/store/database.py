@@ -1,9 +1,14 @@
-"""One open SQLite file: one connection, one thread, units of work in the order they came.
+"""One open SQLite file: one connection, units of work in the order they came.
 
 A unit of work is a plain function `unit(connection, ...)`. It runs whole, so a request that is
 cancelled half-way leaves nothing half-done. What has queued up meanwhile runs in one transaction
-and shares one commit; each writing unit has its savepoint, so one that fails spoils no other.
+and shares one commit; a unit that fails is undone alone and spoils no other.
 Answers go out after COMMIT.
+
+The connection has a thread of its own for what takes time: commits, which wait for the disk, and
+units that touch more than a few rows. Units marked `brief` run on the event loop, because every
+statement run on a thread has to win the interpreter's lock back from the loop: with 16 writers
+that cost more than all the rest (see docs/performance.md).
 
 It refuses to hand out its connection, and knows nothing of tenants or quotas.
 """
@@ -32,9 +37,20 @@ logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Bounds how long one transaction can keep the units that came first waiting.
 LONGEST_BATCH = 256
+# A unit that is given more than this is not brief, whatever it says.
+BRIEF_BYTES = 65_536
+
+_BRIEF: set[Callable[..., Any]] = set()
+
+
+def brief(unit: F) -> F:
+    """Mark a unit of work that touches a few rows by index: it may run on the event loop."""
+    _BRIEF.add(unit)
+    return unit
 
 
 class _Worker(aiosqlite.Connection):
@@ -62,7 +78,7 @@ class _Worker(aiosqlite.Connection):
 
 
 class _Job(Generic[T]):
-    __slots__ = ("alone", "error", "future", "result", "unit", "writes")
+    __slots__ = ("alone", "brief", "error", "future", "result", "unit", "writes")
 
     def __init__(
         self,
@@ -70,14 +86,19 @@ class _Job(Generic[T]):
         future: asyncio.Future[T],
         *,
         writes: bool,
+        brief: bool,
         alone: bool,
     ) -> None:
         self.unit = unit
         self.future = future
         self.writes = writes
+        self.brief = brief
         self.alone = alone  # must not share a transaction
         self.result: Any = None
         self.error: BaseException | None = None
+
+
+_Batch = list[_Job[Any]]
 
 
 class Database:
@@ -91,10 +112,12 @@ class Database:
     def __init__(self, worker: _Worker, *, keep: bool) -> None:
         self._worker = worker
         self._connection = worker.raw
-        self._keep = keep
+        self._commit = "COMMIT" if keep else "ROLLBACK"
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Any]] = deque()
-        self._draining = False
+        self._pumping = False  # a round of the pump is on its way
+        self._away = False  # the connection is with its thread
+        self._patient = True  # it waits for other processes' locks
         self._closing: asyncio.Future[None] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -114,50 +137,44 @@ class Database:
     @property
     def busy(self) -> bool:
         """Whether a unit of work waits or runs."""
-        return self._draining
+        return not self._idle.is_set()
 
     @property
     def closing(self) -> bool:
         """Whether it takes no more units."""
         return self._closing is not None
 
-    async def lookup(
-        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a unit that reads a row or two by index.
-
-        On an idle file it runs where it is called, without a change of threads, which costs more
-        than the look-up itself; on a busy one it queues and so sees every write before it.
-        """
-        if self._draining or self._closing is not None:
-            return await self._submit(
-                lambda connection: unit(connection, *args, **kwargs), writes=False
-            )
-        try:
-            return unit(self._connection, *args, **kwargs)
-        except sqlite3.Error as error:
-            raise _explain(error) from error
-
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a unit that reads."""
+        """Run a unit that reads. It sees every write that was asked for before it."""
+        if unit in _BRIEF and self._idle.is_set() and self._closing is None:
+            try:
+                return unit(self._connection, *args, **kwargs)
+            except sqlite3.Error as error:
+                raise _explain(error) from error
         return await self._submit(
-            lambda connection: unit(connection, *args, **kwargs), writes=False
+            lambda connection: unit(connection, *args, **kwargs),
+            writes=False,
+            brief=unit in _BRIEF,
         )
 
     async def transact(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that writes; when this returns, it is committed."""
-        return await self._submit(lambda connection: unit(connection, *args, **kwargs), writes=True)
+        return await self._submit(
+            lambda connection: unit(connection, *args, **kwargs),
+            writes=True,
+            brief=is_brief(unit, args),
+        )
 
     async def checkpoint(self) -> bool:
         """Move the WAL into the file and cut it to nothing; False if a reader was in the way.
 
         What deleted rows left in the WAL is gone afterwards.
         """
-        return await self._submit(_checkpoint, writes=False, alone=True)
+        return await self._submit(_checkpoint, writes=False, brief=False, alone=True)
 
     async def close(self) -> None:
         """Finish what is queued, take nothing more, release thread and descriptors.
@@ -177,117 +194,191 @@ class Database:
             log.warning("closing a file: %s", _name(error))
 
     def _submit(
-        self, unit: Callable[[Connection], T], *, writes: bool, alone: bool = False
+        self,
+        unit: Callable[[Connection], T],
+        *,
+        writes: bool,
+        brief: bool,
+        alone: bool = False,
     ) -> asyncio.Future[T]:
         if self._closing is not None:
             raise Closed("This file was closed; try again.")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.append(_Job(unit, future, writes=writes, alone=alone))
-        if not self._draining:
-            self._draining = True
+        self._queue.append(_Job(unit, future, writes=writes, brief=brief, alone=alone))
+        if not self._away and not self._pumping:
+            # Not at once: what else arrives in this round of the loop shares the commit.
+            self._pumping = True
             self._idle.clear()
-            self._worker.post(self._drain)
+            self._loop.call_soon(self._pump)
         return future
 
-    # Below: on the connection's thread, except _deliver and _rest.
+    def _pump(self) -> None:
+        """Run what has queued up, until the connection goes to its thread or nothing is left."""
+        self._pumping = False
+        while self._queue:
+            batch = self._take()
+            if not batch[0].brief:
+                self._send(self._run_on_thread, batch)
+                return
+            try:
+                transaction = self._run(batch, patient=False)
+            except BlockingIOError:
+                self._send(self._run_on_thread, batch)
+                return
+            if transaction:
+                self._send(self._commit_on_thread, batch)
+                return
+            self._deliver(batch)
+        self._idle.set()
 
-    def _drain(self) -> None:
-        while batch := self._take():
-            self._run(batch)
-            self._call(self._deliver, batch)
-        self._call(self._rest)
-
-    def _call(self, function: Callable[..., None], *args: Any) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:  # the loop is gone, and with it everybody who could be told
-            log.debug("an answer came after the loop was closed")
-
-    def _take(self) -> list[_Job[Any]]:
-        batch: list[_Job[Any]] = []
+    def _take(self) -> _Batch:
+        """The next units that may share a transaction: all brief or none, in their order."""
         queue = self._queue
-        while queue and len(batch) < LONGEST_BATCH:
-            if queue[0].alone and batch:
-                break
+        batch = [queue.popleft()]
+        if batch[0].alone:
+            return batch
+        while (
+            queue
+            and queue[0].brief is batch[0].brief
+            and not queue[0].alone
+            and len(batch) < LONGEST_BATCH
+        ):
             batch.append(queue.popleft())
-            if batch[-1].alone:
-                break
         return batch
 
-    def _run(self, batch: list[_Job[Any]]) -> None:
-        try:
-            if any(job.writes for job in batch):
-                self._transact(batch)
-            else:
-                for job in batch:
-                    self._perform(job)
-        except BaseException as error:
-            for job in batch:
-                job.error = error
-        try:
-            self.settled(self._connection)
-        except sqlite3.Error as error:
-            log.error("after a batch: %s", _name(error))
+    def _send(self, function: Callable[[_Batch], None], batch: _Batch) -> None:
+        self._away = True
+        self._worker.post(partial(function, batch))
 
-    def _transact(self, batch: list[_Job[Any]]) -> None:
-        connection = self._connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for job in batch:
-                if job.writes:
-                    self._perform_in_savepoint(job)
-                else:
-                    self._perform(job)
-            connection.execute("COMMIT" if self._keep else "ROLLBACK")
-        except BaseException as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            for job in batch:
-                if job.writes:
-                    job.error = error
-                else:
-                    # It may have seen what is now undone; without writes it can still be told.
-                    self._perform(job)
+    def _returned(self, batch: _Batch) -> None:
+        self._away = False
+        self._deliver(batch)
+        self._pump()
 
-    def _perform_in_savepoint(self, job: _Job[Any]) -> None:
-        connection = self._connection
-        connection.execute("SAVEPOINT unit")
-        self._perform(job)
-        if job.error is None:
-            connection.execute("RELEASE unit")
-        elif connection.in_transaction:
-            connection.execute("ROLLBACK TO unit")
-            connection.execute("RELEASE unit")
-        else:  # some errors (a full disk) end the whole transaction
-            raise job.error
-
-    def _perform(self, job: _Job[Any]) -> None:
-        job.error = None
-        try:
-            job.result = job.unit(self._connection)
-        except BaseException as error:
-            job.error = error
-
-    def settled(self, connection: Connection) -> None:
-        """Called on the thread after every batch; for subclasses that keep count."""
-
-    # On the loop.
-
-    def _deliver(self, batch: list[_Job[Any]]) -> None:
+    def _deliver(self, batch: _Batch) -> None:
+        self.settled()
         for job in batch:
             if job.future.done():  # the request was cancelled; the unit ran whole all the same
                 continue
             if job.error is None:
                 job.future.set_result(job.result)
-            else:
+            elif isinstance(job.error, sqlite3.Error):
                 job.future.set_exception(_explained(job.error))
+            else:
+                job.future.set_exception(job.error)
 
-    def _rest(self) -> None:
-        if self._queue:
-            self._worker.post(self._drain)
-        else:
-            self._draining = False
-            self._idle.set()
+    # What may run on the thread.
+
+    def _run_on_thread(self, batch: _Batch) -> None:
+        try:
+            if self._run(batch, patient=True):
+                self._end(batch)
+        except BaseException as error:
+            self._undo(batch, error)
+        self._report(batch)
+
+    def _commit_on_thread(self, batch: _Batch) -> None:
+        self._end(batch)
+        self._report(batch)
+
+    def _report(self, batch: _Batch) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._returned, batch)
+        except RuntimeError:  # the loop is gone, and with it everybody who could be told
+            log.debug("an answer came after the loop was closed")
+
+    def _run(self, batch: _Batch, *, patient: bool) -> bool:
+        """Run the units of a batch; True if that left a transaction to be committed.
+
+        Raises `BlockingIOError` where another process holds the lock and we are not `patient`.
+        """
+        connection = self._connection
+        if not any(job.writes for job in batch):
+            for job in batch:
+                _perform(job, connection)
+            return False
+        try:
+            if self._patient is not patient:
+                timeout = driver.BUSY_TIMEOUT_MS if patient else 0
+                connection.execute(f"PRAGMA busy_timeout = {timeout}")
+                self._patient = patient
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not patient and "locked" in str(error):
+                    raise BlockingIOError from error
+                raise
+            for job in batch:
+                _perform(job, connection)
+            if any(job.writes and job.error is not None for job in batch):
+                # Rare, so that savepoints are taken only now: undo all, and once more with them.
+                connection.execute("ROLLBACK")
+                if len(batch) == 1:
+                    return False
+                connection.execute("BEGIN IMMEDIATE")
+                for job in batch:
+                    _perform_in_savepoint(job, connection)
+            self.observe(connection)
+        except BlockingIOError:
+            raise
+        except BaseException as error:
+            self._undo(batch, error)
+            return False
+        return True
+
+    def _end(self, batch: _Batch) -> None:
+        try:
+            self._connection.execute(self._commit)
+        except BaseException as error:
+            self._undo(batch, error)
+
+    def _undo(self, batch: _Batch, error: BaseException) -> None:
+        connection = self._connection
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        self.undone()
+        for job in batch:
+            if job.writes:
+                job.error = error
+            else:
+                # It may have seen what is now undone; without the writes it can still be told.
+                _perform(job, connection)
+
+    def observe(self, connection: Connection) -> None:
+        """Called before every commit; for subclasses that keep count."""
+
+    def undone(self) -> None:
+        """Called when what `observe` saw was not committed."""
+
+    def settled(self) -> None:
+        """Called on the loop after every batch; for subclasses that keep count."""
+
+
+def is_brief(unit: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Whether a unit may run on the event loop with these arguments."""
+    return unit in _BRIEF and not any(
+        type(value) is bytes and len(value) > BRIEF_BYTES for value in args
+    )
+
+
+def _perform(job: _Job[Any], connection: Connection) -> None:
+    job.error = None
+    try:
+        job.result = job.unit(connection)
+    except BaseException as error:
+        job.error = error
+
+
+def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
+    connection.execute("SAVEPOINT unit")
+    _perform(job, connection)
+    if job.error is None:
+        connection.execute("RELEASE unit")
+    elif connection.in_transaction:
+        connection.execute("ROLLBACK TO unit")
+        connection.execute("RELEASE unit")
+    else:  # some errors (a full disk) end the whole transaction
+        raise job.error
 
 
 def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
@@ -312,18 +403,16 @@ def _checkpoint(connection: Connection) -> bool:
     return not busy
 
 
-def _explained(error: BaseException) -> BaseException:
-    return _explain(error) if isinstance(error, sqlite3.Error) else error
-
-
 def _explain(error: sqlite3.Error) -> Refusal:
-    if isinstance(error, sqlite3.ProgrammingError):
-        # A mistake of ours, or a file closed meanwhile; not the disk's fault.
-        raise error
     log.error("SQLite: %s", _name(error))
     explained: Unavailable = driver.refusal(error)
     explained.__cause__ = error
     return explained
+
+
+def _explained(error: sqlite3.Error) -> Exception:
+    # A ProgrammingError is a mistake of ours, not the disk's.
+    return error if isinstance(error, sqlite3.ProgrammingError) else _explain(error)
 
 
 def _name(error: sqlite3.Error) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from botwire_server.errors import Conflict
+from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
 
 
@@ -40,6 +41,7 @@ Condition = Callable[[Entry | None], bool]
 _COLUMNS = "key, value, bytes, created_at, updated_at, expires_at, revision"
 
 
+@brief
 def get(connection: Connection, key: str) -> Entry | None:
     """The entry, or None; one that has expired is gone."""
     row = connection.execute(
@@ -52,6 +54,7 @@ def get(connection: Connection, key: str) -> Entry | None:
     return None if _expired(entry.expires_at, connection.now) else entry
 
 
+@brief
 def put(
     connection: Connection,
     key: str,
@@ -68,23 +71,21 @@ def put(
     """
     _require(connection, key, condition)
     now = connection.now
-    # Not an UPDATE: a rewritten entry gets the next revision and stands first in the listing.
-    replaced = connection.execute(
-        "DELETE FROM entries WHERE key = ? RETURNING created_at, expires_at", (key,)
+    revision, created_at, expires_at = connection.execute(
+        """INSERT INTO entries (revision, key, value, bytes, created_at, updated_at, expires_at)
+        VALUES ((SELECT revision FROM totals), ?1, ?2, ?3, ?4, ?4, ?5)
+        ON CONFLICT (key) DO UPDATE SET
+            revision = excluded.revision, value = excluded.value, bytes = excluded.bytes,
+            created_at = iif(expires_at <= ?4, ?4, created_at),
+            updated_at = ?4, expires_at = excluded.expires_at
+        RETURNING revision, created_at, expires_at""",
+        (key, value, size, now, None if ttl is None else now + ttl),
     ).fetchone()
-    created_at = now
-    if replaced is not None:
-        connection.leftovers = True
-        if not _expired(replaced[1], now):
-            created_at = replaced[0]
-    row = connection.execute(
-        f"""INSERT INTO entries (key, value, bytes, created_at, updated_at, expires_at)
-            VALUES (?, ?, ?, ?, ?, ?) RETURNING {_COLUMNS}""",  # noqa: S608
-        (key, value, size, created_at, now, None if ttl is None else now + ttl),
-    ).fetchone()
-    return Entry(*row)
+    connection.leftovers |= created_at != now
+    return Entry(key, value, size, created_at, now, expires_at, revision)
 
 
+@brief
 def delete(connection: Connection, key: str, *, condition: Condition | None = None) -> bool:
     """Remove the entry; False when there was none. Raises `Conflict` like `put`."""
     _require(connection, key, condition)

@@ -28,11 +28,11 @@ class Schema:
     steps: Sequence[Sequence[str]]
 
 
-# `revision` is never used twice, so an entry that was deleted and written again has another one.
-# Writing an entry again makes a new row: newest first is the table read backwards.
+# Writing an entry again moves it to the next revision (see `totals`), which is never used twice:
+# newest first is the table read backwards.
 _ENTRIES = (
     """CREATE TABLE entries (
-        revision INTEGER PRIMARY KEY AUTOINCREMENT,
+        revision INTEGER PRIMARY KEY,
         key TEXT NOT NULL UNIQUE,
         value BLOB NOT NULL,
         bytes INTEGER NOT NULL,
@@ -64,12 +64,15 @@ _MEMORIES = (
     )""",
 )
 
-# The daily counter moves in the transaction of the write that it counts. The totals are kept by
-# triggers, so that no unit of work can forget them.
+# One row, so that a write touches one page for all that is counted: the writes of the UTC day, in
+# the transaction of the write; the revision; and the totals, which triggers keep, so that no unit
+# of work can forget them.
 _COUNTERS = (
-    "CREATE TABLE writes (day TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID",
     """CREATE TABLE totals (
         id INTEGER PRIMARY KEY CHECK (id = 1),
+        day INTEGER NOT NULL DEFAULT 0,
+        writes INTEGER NOT NULL DEFAULT 0,
+        revision INTEGER NOT NULL DEFAULT 0,
         entries INTEGER NOT NULL DEFAULT 0,
         memories INTEGER NOT NULL DEFAULT 0,
         bytes INTEGER NOT NULL DEFAULT 0,
@@ -82,6 +85,8 @@ _COUNTERS = (
     """CREATE TRIGGER entries_removed AFTER DELETE ON entries BEGIN
         UPDATE totals SET entries = entries - 1, bytes = bytes - old.bytes,
             key_bytes = key_bytes - octet_length(old.key); END""",
+    """CREATE TRIGGER entries_rewritten AFTER UPDATE ON entries BEGIN
+        UPDATE totals SET bytes = bytes + new.bytes - old.bytes; END""",
     """CREATE TRIGGER memories_added AFTER INSERT ON memories BEGIN
         UPDATE totals SET memories = memories + 1, bytes = bytes + new.bytes; END""",
     """CREATE TRIGGER memories_removed AFTER DELETE ON memories BEGIN

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import QuotaExceeded
-from botwire_server.store.database import Database
+from botwire_server.store.database import Database, is_brief
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import NAMESPACE
 
@@ -66,8 +65,12 @@ class Namespace(Database):
         **kwargs: P.kwargs,
     ) -> T:
         """Run a unit that stores something: it counts for the day and stays within `limits`."""
-        return await self.transact(
-            _counted, lambda connection: unit(connection, *args, **kwargs), limits
+        return await self._submit(
+            lambda connection: _counted(
+                connection, lambda: unit(connection, *args, **kwargs), limits
+            ),
+            writes=True,
+            brief=is_brief(unit, args),
         )
 
     async def delete(
@@ -81,19 +84,23 @@ class Namespace(Database):
         """Whether what was deleted still lies in the WAL."""
         return self._connection.leftovers
 
-    def settled(self, connection: Connection) -> None:
-        """Take the totals after a batch that changed something."""
-        changes = connection.total_changes
-        if changes != self._changes:
-            self._changes = changes
-            self._call(self._changed, *_count(connection))
+    _observed: tuple[Totals, float | None] | None = None
 
-    _changes = 0
+    def observe(self, connection: Connection) -> None:
+        """Take the totals of what is about to be committed."""
+        self._observed = _count(connection)
 
-    def _changed(self, totals: Totals, sweep_at: float | None) -> None:
-        self.totals, self.sweep_at = totals, sweep_at
-        if self.on_change is not None:
-            self.on_change(self)
+    def undone(self) -> None:
+        """Forget them."""
+        self._observed = None
+
+    def settled(self) -> None:
+        """Let the new totals be known."""
+        if self._observed is not None:
+            self.totals, self.sweep_at = self._observed
+            self._observed = None
+            if self.on_change is not None:
+                self.on_change(self)
 
 
 def _count(connection: Connection) -> tuple[Totals, float | None]:
@@ -104,14 +111,15 @@ def _count(connection: Connection) -> tuple[Totals, float | None]:
     return Totals(*row[:3]), row[3]
 
 
-def _counted(connection: Connection, unit: Callable[[Connection], T], limits: Limits) -> T:
+def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T:
     now = connection.now
-    [count] = connection.execute(
-        "INSERT INTO writes (day, count) VALUES (?, 1)"
-        " ON CONFLICT (day) DO UPDATE SET count = count + 1 RETURNING count",
+    # A clock that is set back does not begin the day anew.
+    [writes] = connection.execute(
+        """UPDATE totals SET revision = revision + 1, day = max(day, ?1),
+            writes = CASE WHEN ?1 > day THEN 1 ELSE writes + 1 END RETURNING writes""",
         (day_of(now),),
     ).fetchone()
-    if limits.daily_writes and count > limits.daily_writes:
+    if limits.daily_writes and writes > limits.daily_writes:
         raise QuotaExceeded(
             f"This namespace has had its {limits.daily_writes} writes of the day (UTC); reading "
             "and deleting go on, writing again after midnight UTC.",
@@ -119,9 +127,9 @@ def _counted(connection: Connection, unit: Callable[[Connection], T], limits: Li
             resets_at=midnight_after(now),
         )
     if not limits.namespace_bytes:
-        return unit(connection)
+        return unit()
     before = _bytes(connection)
-    result = unit(connection)
+    result = unit()
     after = _bytes(connection)
     if after > limits.namespace_bytes and after > before:
         raise QuotaExceeded(
@@ -138,11 +146,11 @@ def _bytes(connection: Connection) -> int:
     return int(size)
 
 
-def day_of(now: float) -> str:
-    """The UTC day of a Unix time, as 2026-11-20."""
-    return datetime.fromtimestamp(now, UTC).date().isoformat()
+def day_of(now: float) -> int:
+    """The UTC day of a Unix time, counted from 1970."""
+    return int(now // DAY)
 
 
 def midnight_after(now: float) -> float:
     """The Unix time at which the next UTC day begins."""
-    return (now // DAY + 1) * DAY
+    return float((day_of(now) + 1) * DAY)

@@ -60,12 +60,6 @@ class NamespaceRef:
         self._name = name
         self._limits = limits
 
-    async def lookup(
-        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run a unit that reads a row or two by index."""
-        return await self._run(Namespace.lookup, unit, *args, **kwargs)
-
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

@@ -94,7 +94,8 @@ class App:
                 _normalize(scope)
                 scope["max_body_bytes"] = self.config.max_body_bytes
                 scope["request_id"] = request_id
-                scope["tenant"] = self._door.admit(scope["headers"])
+                scope["header"] = header = dict(scope["headers"])
+                scope["tenant"] = self._door.admit(scope["headers"], header)
                 await self._router(scope, receive, answer)
             except Refusal as error:
                 await self.refuse(scope["path"], error, request_id)(scope, receive, answer)

@@ -28,28 +28,27 @@ class Door:
         self._tenant = Tenant(directory, tenant, limits)
         self._local = config.loopback
 
-    def admit(self, headers: Headers) -> Tenant:
-        """The tenant that is asking."""
-        protect(headers, local=self._local)
+    def admit(self, headers: Headers, header: Mapping[bytes, bytes]) -> Tenant:
+        """The tenant that is asking; `header` holds the last of each of the `headers`."""
+        protect(headers, header, local=self._local)
         return self._tenant
 
 
-def protect(headers: Headers, *, local: bool) -> None:
+def protect(headers: Headers, header: Mapping[bytes, bytes], *, local: bool) -> None:
     """Refuse what a web page of somebody else would send to an open server.
 
     With `local`, the Host header must name this machine: another name that resolves here is how
     a foreign page gets past the browser's own rules.
     """
-    values = dict(headers)
-    host = values.get(b"host", b"").lower()
-    if local and (_without_port(host) not in LOCAL_HOSTS or _repeated(headers, values, b"host")):
+    host = header.get(b"host", b"").lower()
+    if local and (_without_port(host) not in LOCAL_HOSTS or _repeated(headers, header, b"host")):
         raise Misdirected(
             "This server answers to localhost, 127.0.0.1 and [::1] only, while it needs no key."
         )
-    origin = values.get(b"origin")
+    origin = header.get(b"origin")
     if origin is not None and origin.lower() != b"http://" + host:
         raise ForeignOrigin("This server does not answer web pages of other origins.")
-    if values.get(b"sec-fetch-site") == b"cross-site":
+    if header.get(b"sec-fetch-site") == b"cross-site":
         raise ForeignOrigin("This server does not answer requests from other sites.")
 
 
@@ -58,5 +57,5 @@ def _without_port(host: bytes) -> bytes:
     return name if colon and port.isdigit() else host
 
 
-def _repeated(headers: Headers, values: Mapping[bytes, bytes], name: bytes) -> bool:
-    return len(values) != len(headers) and sum(key == name for key, _ in headers) > 1
+def _repeated(headers: Headers, header: Mapping[bytes, bytes], name: bytes) -> bool:
+    return len(header) != len(headers) and sum(key == name for key, _ in headers) > 1

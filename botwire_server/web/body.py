@@ -16,6 +16,7 @@ from botwire_server.errors import Invalid, InvalidJson, TooLarge, WrongMediaType
 
 DEEPEST = 64
 
+_NO_HEADERS: Mapping[str, str] = {}
 _LONG_DIGITS = re.compile(rb"[0-9]{19}")
 _INT64 = range(-(2**63), 2**64)
 
@@ -23,11 +24,24 @@ _INT64 = range(-(2**63), 2**64)
 class Json(Response):
     """A JSON answer; `content` may hold `orjson.Fragment`s."""
 
-    media_type = "application/json"
+    def __init__(
+        self, content: Any, status_code: int = 200, headers: Mapping[str, str] = _NO_HEADERS
+    ) -> None:
+        # Starlette's own constructor costs more than encoding the answer.
+        self.status_code = status_code
+        self.background = None
+        self.body = orjson.dumps(content)
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", b"application/json"),
+            *((name.lower().encode(), value.encode()) for name, value in headers.items()),
+        ]
 
-    def render(self, content: Any) -> bytes:
-        """Encode."""
-        return orjson.dumps(content)
+
+def header(request: Request, name: bytes) -> str | None:
+    """A header of the request; the last where it is repeated."""
+    value: bytes | None = request.scope["header"].get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -44,13 +58,13 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 async def read_body(request: Request) -> bytes:
     """The body, up to the limit of the server."""
-    content_type = request.headers.get("content-type", "")
+    content_type = header(request, b"content-type") or ""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         raise WrongMediaType(
             "Send the body as JSON, with the header Content-Type: application/json."
         )
     most: int = request.scope["max_body_bytes"]
-    declared = request.headers.get("content-length")
+    declared = header(request, b"content-length")
     if declared is not None and int(declared) > most:
         raise _too_large(most)
     message = await request.receive()

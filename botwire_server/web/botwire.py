@@ -19,7 +19,7 @@ from botwire_server.errors import Conflict, Invalid, MethodNotAllowed, NotFound,
 from botwire_server.store import entries, names
 from botwire_server.store.entries import Condition, Entry
 from botwire_server.store.tenant import NamespaceRef, Tenant
-from botwire_server.web.body import Json, number, query, query_number, read_json
+from botwire_server.web.body import Json, header, number, query, query_number, read_json
 from botwire_server.web.dialect import STATUS, Dialect, Resource, headers_of, of_class
 
 LONGEST_TTL = 100 * 365 * 86_400
@@ -66,11 +66,11 @@ class _Handlers:
 
     async def get(self, request: Request) -> Response:
         namespace, key = self._names(request)
-        entry = await _namespace(request, namespace).lookup(entries.get, key)
+        entry = await _namespace(request, namespace).read(entries.get, key)
         if entry is None:
             raise NotFound("There is no entry with this key in this namespace.")
         etag = _etag(entry)
-        if_none_match = request.headers.get("if-none-match")
+        if_none_match = header(request, b"if-none-match")
         if if_none_match is not None and _lists(if_none_match, etag, weak=True):
             return Response(status_code=304, headers={"ETag": etag})
         answer: dict[str, Any] = {
@@ -213,8 +213,8 @@ class _Handlers:
         return value
 
     def _condition(self, request: Request) -> Condition | None:
-        if_match = request.headers.get("if-match")
-        if_none_match = request.headers.get("if-none-match")
+        if_match = header(request, b"if-match")
+        if_none_match = header(request, b"if-none-match")
         if self._hosted or (if_match is None and if_none_match is None):
             return None
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from botwire_server.errors import (
     Conflict,
@@ -59,16 +60,18 @@ class Resource(Route):
         if "GET" in handlers:
             handlers["HEAD"] = handlers["GET"]
 
-        async def endpoint(request: Request) -> Response:
-            handler = handlers.get(request.method)
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            handler = handlers.get(scope["method"])
             if handler is None:
                 raise MethodNotAllowed(
                     f"This path answers {', '.join(allowed)} only.", allowed=allowed
                 )
-            return await handler(request)
+            response = await handler(Request(scope, receive, send))
+            await response(scope, receive, send)
 
-        super().__init__(path, endpoint)
-        self.methods = None  # every method comes to the endpoint, which refuses in the dialect
+        super().__init__(path, app)
+        self.app = app  # as it is: refusals are answered further out, in the dialect
+        self.methods = None
 
 
 @dataclass(frozen=True)

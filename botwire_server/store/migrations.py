@@ -64,6 +64,41 @@ _MEMORIES = (
     )""",
 )
 
+# `data` is JSON. One row a session, the version goes on where a state is stored over.
+_STATES = (
+    """CREATE TABLE states (
+        id INTEGER PRIMARY KEY,
+        session_id TEXT NOT NULL UNIQUE,
+        data BLOB NOT NULL,
+        version INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        updated_at REAL NOT NULL,
+        expires_at REAL
+    )""",
+    "CREATE INDEX states_expiry ON states (expires_at) WHERE expires_at IS NOT NULL",
+)
+
+# The order of the ids is the order of the episodes, also within one millisecond. `text` is what
+# of the content can be searched.
+_EPISODES = (
+    """CREATE TABLE episodes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session_id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        content BLOB NOT NULL,
+        text TEXT NOT NULL,
+        metadata BLOB NOT NULL,
+        bytes INTEGER NOT NULL,
+        created_at REAL NOT NULL
+    )""",
+    "CREATE INDEX episodes_session ON episodes (session_id, id)",
+    """CREATE VIRTUAL TABLE episode_text USING fts5 (
+        text, content='episodes', content_rowid='id', tokenize='porter unicode61'
+    )""",
+    "INSERT INTO episode_text (episode_text, rank) VALUES ('secure-delete', 1)",
+)
+
 # One row, so that a write touches one page for all that is counted: the writes of the UTC day, in
 # the transaction of the write; the revision; and the totals, which triggers keep, so that no unit
 # of work can forget them.
@@ -74,7 +109,10 @@ _COUNTERS = (
         writes INTEGER NOT NULL DEFAULT 0,
         revision INTEGER NOT NULL DEFAULT 0,
         entries INTEGER NOT NULL DEFAULT 0,
+        states INTEGER NOT NULL DEFAULT 0,
         memories INTEGER NOT NULL DEFAULT 0,
+        episodes INTEGER NOT NULL DEFAULT 0,
+        vectors INTEGER NOT NULL DEFAULT 0,
         bytes INTEGER NOT NULL DEFAULT 0,
         key_bytes INTEGER NOT NULL DEFAULT 0
     )""",
@@ -85,19 +123,27 @@ _COUNTERS = (
     """CREATE TRIGGER entries_removed AFTER DELETE ON entries BEGIN
         UPDATE totals SET entries = entries - 1, bytes = bytes - old.bytes,
             key_bytes = key_bytes - octet_length(old.key); END""",
-    """CREATE TRIGGER entries_rewritten AFTER UPDATE ON entries BEGIN
-        UPDATE totals SET bytes = bytes + new.bytes - old.bytes; END""",
-    """CREATE TRIGGER memories_added AFTER INSERT ON memories BEGIN
-        UPDATE totals SET memories = memories + 1, bytes = bytes + new.bytes; END""",
-    """CREATE TRIGGER memories_removed AFTER DELETE ON memories BEGIN
-        UPDATE totals SET memories = memories - 1, bytes = bytes - old.bytes; END""",
+    *(
+        f"""CREATE TRIGGER {table}_rewritten AFTER UPDATE ON {table} BEGIN
+            UPDATE totals SET bytes = bytes + new.bytes - old.bytes; END"""
+        for table in ("entries", "states", "memories", "episodes")
+    ),
+    *(
+        f"""CREATE TRIGGER {table}_{verb} AFTER {event} ON {table} BEGIN
+            UPDATE totals SET {table} = {table} {sign} 1, bytes = bytes {sign} {row}.bytes; END"""
+        for table in ("states", "memories", "episodes")
+        for verb, event, sign, row in (
+            ("added", "INSERT", "+", "new"),
+            ("removed", "DELETE", "-", "old"),
+        )
+    ),
 )
 
 NAMESPACE = Schema(
     name="namespace",
     application_id=0x62776E73,  # "bwns"
     journal="WAL",
-    steps=((*_ENTRIES, *_MEMORIES, *_COUNTERS),),
+    steps=((*_ENTRIES, *_STATES, *_MEMORIES, *_EPISODES, *_COUNTERS),),
 )
 
 CONTROL = Schema(
@@ -120,7 +166,10 @@ CONTROL = Schema(
                 created_at REAL NOT NULL,
                 sweep_at REAL,
                 entries INTEGER NOT NULL DEFAULT 0,
+                states INTEGER NOT NULL DEFAULT 0,
                 memories INTEGER NOT NULL DEFAULT 0,
+                episodes INTEGER NOT NULL DEFAULT 0,
+                vectors INTEGER NOT NULL DEFAULT 0,
                 bytes INTEGER NOT NULL DEFAULT 0,
                 UNIQUE (tenant_id, name)
             ) WITHOUT ROWID""",

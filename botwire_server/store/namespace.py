@@ -23,10 +23,13 @@ DAY = 86_400
 
 
 class Totals(NamedTuple):
-    """What a namespace holds. `bytes` are those of values, texts and metadata."""
+    """What a namespace holds. `bytes` are those of values, documents, texts and metadata."""
 
     entries: int = 0
+    states: int = 0
     memories: int = 0
+    episodes: int = 0
+    vectors: int = 0
     bytes: int = 0
 
 
@@ -105,10 +108,13 @@ class Namespace(Database):
 
 def _count(connection: Connection) -> tuple[Totals, float | None]:
     row = connection.execute(
-        "SELECT entries, memories, bytes, (SELECT min(expires_at) FROM entries"
-        " WHERE expires_at IS NOT NULL) FROM totals"
+        """SELECT entries, states, memories, episodes, vectors, bytes,
+            (SELECT min(expires_at) FROM entries WHERE expires_at IS NOT NULL),
+            (SELECT min(expires_at) FROM states WHERE expires_at IS NOT NULL)
+        FROM totals"""
     ).fetchone()
-    return Totals(*row[:3]), row[3]
+    due = [moment for moment in row[6:] if moment is not None]
+    return Totals(*row[:6]), min(due, default=None)
 
 
 def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T:

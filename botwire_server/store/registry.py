@@ -93,8 +93,8 @@ class Registry:
     def totals(self, tenant_id: str) -> tuple[int, Totals]:
         """How many namespaces a tenant has, and what they hold as of the last `note`."""
         row = self._lookups.execute(
-            "SELECT count(*), total(entries), total(memories), total(bytes) FROM namespaces"
-            " WHERE tenant_id = ?",
+            """SELECT count(*), total(entries), total(states), total(memories), total(episodes),
+                total(vectors), total(bytes) FROM namespaces WHERE tenant_id = ?""",
             (tenant_id,),
         ).fetchone()
         return row[0], Totals(*map(int, row[1:]))
@@ -229,6 +229,7 @@ def _forget(connection: Connection, namespace_id: str) -> None:
 
 def _note(connection: Connection, totals: list[tuple[str, Totals, float | None]]) -> None:
     connection.executemany(
-        "UPDATE namespaces SET entries = ?, memories = ?, bytes = ?, sweep_at = ? WHERE id = ?",
+        """UPDATE namespaces SET entries = ?, states = ?, memories = ?, episodes = ?, vectors = ?,
+            bytes = ?, sweep_at = ? WHERE id = ?""",
         [(*held, sweep_at, namespace_id) for namespace_id, held, sweep_at in totals],
     )

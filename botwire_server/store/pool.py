@@ -7,17 +7,21 @@ not name, and to open a file that is missing: that one is damaged, not empty.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import resource
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from botwire_server.errors import Closed, Damaged
-from botwire_server.store.driver import Clock, Durability
+from botwire_server.errors import Closed, Damaged, Unavailable
+from botwire_server.store.driver import OUT_OF_SERVICE, Clock, Durability
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace
 from botwire_server.store.registry import NamespaceRow
+
+log = logging.getLogger(__name__)
 
 DESCRIPTORS_PER_FILE = 3
 MOST_OPEN = 256
@@ -97,7 +101,11 @@ class Pool:
 
     async def draft(self, row: NamespaceRow) -> None:
         """Prepare the file of a namespace that the registry does not know yet."""
-        await asyncio.to_thread(self._write_draft, self._directory / (row.file + DRAFT))
+        try:
+            await asyncio.to_thread(self._write_draft, self._directory / (row.file + DRAFT))
+        except OSError as error:
+            log.error("preparing a namespace: %s", errno.errorcode.get(error.errno or 0, "OSError"))
+            raise Unavailable(OUT_OF_SERVICE) from error
 
     async def discard(self, row: NamespaceRow) -> None:
         """Drop a draft that lost against another."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from botwire_server.cli.common import (
+    Progress,
     common,
     confirm,
     operate,
@@ -94,3 +95,43 @@ def purge(name: str, yes: bool, data_dir: Path, tiers_file: Path | None, as_json
         show_json(receipt)
     else:
         show_record(receipt)
+
+
+@tenants.command("export")
+@click.argument("name")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@common
+def export(name: str, file: Path, data_dir: Path, tiers_file: Path | None, as_json: bool) -> None:
+    """Write a tenant to FILE, with everything it stored; its keys stay here."""
+    bar = Progress("exporting")
+    written = operate(
+        data_dir,
+        tiers_file,
+        lambda it: it.export_tenant(name, file, data_dir=data_dir, progress=bar.show),
+    )
+    bar.close()
+    if as_json:
+        show_json(written)
+    else:
+        show_record(written)
+
+
+@tenants.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--as", "name", help="Its name here.  [default: the name it had]")
+@common
+def import_(
+    file: Path, name: str | None, data_dir: Path, tiers_file: Path | None, as_json: bool
+) -> None:
+    """Make a tenant of FILE, whole or not at all. It needs a key next: `keys create NAME`."""
+    bar = Progress("importing")
+    taken = operate(
+        data_dir,
+        tiers_file,
+        lambda it: it.import_tenant(file, name=name, data_dir=data_dir, progress=bar.show),
+    )
+    bar.close()
+    if as_json:
+        show_json(taken)
+    else:
+        show_record(taken)

@@ -60,7 +60,7 @@ class Namespace(Database):
     ) -> Self:
         """Open an existing namespace file, or raise `Damaged`."""
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
-        namespace.totals, namespace.sweep_at = await namespace.read(_count)
+        namespace.totals, namespace.sweep_at = await namespace.read(count)
         return namespace
 
     async def write(
@@ -89,7 +89,7 @@ class Namespace(Database):
 
     def observe(self, connection: Connection) -> None:
         """Take the totals of what is about to be committed."""
-        self._observed = _count(connection)
+        self._observed = count(connection)
 
     def undone(self) -> None:
         """Forget them."""
@@ -105,7 +105,8 @@ class Namespace(Database):
                 self.on_change(before)
 
 
-def _count(connection: Connection) -> tuple[Totals, float | None]:
+def count(connection: Connection) -> tuple[Totals, float | None]:
+    """What a file holds, and when something in it next expires."""
     row = connection.execute(
         """SELECT entries, states, memories, episodes, vectors, bytes,
             (SELECT min(expires_at) FROM entries WHERE expires_at IS NOT NULL),

@@ -5,14 +5,18 @@ Each leaves a line in the audit. It cannot read what tenants store.
 
 from __future__ import annotations
 
+import asyncio
 import re
+import secrets
+import shutil
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from botwire_server.errors import Invalid, NotFound
 from botwire_server.logs import timestamp
-from botwire_server.store import keys, names, purges, records, usage
-from botwire_server.store.registry import KeyRow, Registry, TenantRow
+from botwire_server.store import archive, keys, names, purges, records, usage
+from botwire_server.store.registry import KeyRow, Registry, TenantRow, is_id, new_id
 from botwire_server.tiers import UNLIMITED, Tier
 
 FinishPurge = Callable[[str], Awaitable[dict[str, Any]]]
@@ -58,12 +62,12 @@ class Operator:
 
     async def list_tenants(self) -> list[dict[str, Any]]:
         """Every tenant with what it holds."""
+        await self._noted()
         return await self._registry.query(records.tenants)
 
     async def show_tenant(self, name: str) -> dict[str, Any]:
         """One tenant: what it holds, and its keys."""
         row = self._tenant(name)
-        await self._noted()
         shown = next(each for each in await self.list_tenants() if each["id"] == row.id)
         return {**shown, "keys": await self.list_keys(name)}
 
@@ -180,6 +184,49 @@ class Operator:
         row = self._tenant(tenant)
         return await self._purge(purges.bury_tenant, row.id, tenant=tenant)
 
+    async def export_tenant(
+        self, name: str, file: Path, *, data_dir: Path, progress: archive.Progress
+    ) -> dict[str, Any]:
+        """Write a tenant to a file; what was written."""
+        row = self._tenant(name)
+        await self._noted()
+        namespaces = self._registry.namespaces(row.id)
+        manifest = await asyncio.to_thread(archive.write, file, data_dir, row, namespaces, progress)
+        await self._note("export tenant", row.id, f"{len(namespaces)} namespaces")
+        return {"tenant": name, "file": str(file), **_counts(manifest)}
+
+    async def import_tenant(
+        self, file: Path, *, name: str | None, data_dir: Path, progress: archive.Progress
+    ) -> dict[str, Any]:
+        """Make a tenant of a file, under the name it had or another."""
+        manifest = await asyncio.to_thread(archive.check, file, progress)
+        name = name or str(manifest["tenant"])
+        names.check(name, "tenant", longest=LONGEST_TENANT)
+        if self._registry.tenant(name) is not None:
+            raise Invalid("There is a tenant of this name; give another with --as.")
+        tier = manifest["tier"] if manifest["tier"] in self._tiers else UNLIMITED
+        known = set(await self._registry.query(records.namespace_ids))
+        tenant_id = secrets.token_hex(8)
+        built = await asyncio.to_thread(
+            lambda: list(
+                archive.build(
+                    file,
+                    data_dir,
+                    tenant_id,
+                    # The ids go on where they can, and with them those of the memories.
+                    new_id=lambda old: old if old not in known and is_id(old) else new_id(),
+                    progress=progress,
+                )
+            )
+        )
+        try:
+            await self._registry.change(records.add_built, tenant_id, name, tier, built)
+        except BaseException:
+            shutil.rmtree(data_dir / "tenants" / tenant_id, ignore_errors=True)
+            raise
+        await self._note("import tenant", tenant_id, f"{len(built)} namespaces")
+        return {"tenant": name, "file": str(file), **_counts(manifest)}
+
     async def usage(self, tenant: str | None = None) -> list[dict[str, Any]]:
         """Calls and holdings of one tenant or of all, by key and by day."""
         await self._noted()
@@ -242,6 +289,14 @@ class Operator:
         await self._registry.change(
             records.add_audit, self._actor, action, tenant_id, subject, outcome
         )
+
+
+def _counts(manifest: dict[str, Any]) -> dict[str, int]:
+    counts = dict.fromkeys(archive.KINDS, 0)
+    for namespace in manifest["namespaces"]:
+        for member in namespace["members"]:
+            counts[member["kind"]] += member["records"]
+    return {"namespaces": len(manifest["namespaces"]), **counts}
 
 
 def duration(text: str, field: str) -> float:

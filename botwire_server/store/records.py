@@ -10,6 +10,7 @@ from typing import Any
 from botwire_server.errors import Invalid
 from botwire_server.logs import timestamp
 from botwire_server.store import keys
+from botwire_server.store.archive import Built
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import Totals
 from botwire_server.store.registry import KeyRow
@@ -131,3 +132,31 @@ def audit(connection: Connection, tenant_id: str | None) -> list[dict[str, Any]]
         }
         for at, actor, action, name, id, subject, outcome in rows
     ]
+
+
+def namespace_ids(connection: Connection) -> list[str]:
+    """Every id a namespace has or had: none is used twice."""
+    rows = connection.execute(
+        "SELECT id FROM namespaces UNION ALL SELECT namespace_id FROM tombstones"
+    )
+    return [id for [id] in rows]
+
+
+def add_built(
+    connection: Connection, tenant_id: str, name: str, tier: str, built: list[Built]
+) -> None:
+    """Make a tenant of namespaces that are in place."""
+    connection.execute(
+        "INSERT INTO tenants (id, name, tier, created_at) VALUES (?, ?, ?, ?)",
+        (tenant_id, name, tier, connection.now),
+    )
+    held = ", ".join(Totals._fields)
+    places = ", ".join("?" for _ in Totals._fields)
+    connection.executemany(
+        f"""INSERT INTO namespaces (id, tenant_id, name, file, created_at, sweep_at, {held})
+        VALUES (?, ?, ?, ?, ?, ?, {places})""",  # noqa: S608
+        [
+            (each.id, tenant_id, each.name, each.file, each.created_at, each.sweep_at, *each.totals)
+            for each in built
+        ],
+    )

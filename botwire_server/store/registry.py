@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -280,6 +281,11 @@ _KEY_AND_TENANT = ", ".join(f"k.{field}" for field in KeyRow._fields) + ", t.id,
 def new_id() -> str:
     """A namespace's id: 60 random bits as hexadecimal, so that a UUID has room for it."""
     return f"{secrets.randbits(60):015x}"
+
+
+def is_id(text: str) -> bool:
+    """Whether this could be a namespace's id."""
+    return re.fullmatch("[0-9a-f]{15}", text) is not None
 
 
 def file_of(tenant_id: str, name: str, namespace_id: str) -> str:

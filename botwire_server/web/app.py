@@ -216,3 +216,6 @@ def _normalize(scope: Scope) -> None:
             unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
             raise Invalid("The path is no valid UTF-8.", where=("path",)) from None
+        # The routes' patterns end in `$`, which a line break at the end of a name would pass.
+        if "\n" in scope["path"]:
+            raise Invalid("The path holds a control character.", where=("path",))

@@ -32,7 +32,7 @@ def problems(data_dir: Path) -> Iterator[str]:
             if path.name != "control.db":
                 yield from (f"{name}: {problem}" for problem in _wrong_totals(connection))
             # Another connection can begin to write only while nobody has a transaction open.
-            connection.execute("PRAGMA busy_timeout = 2000")
+            connection.execute("PRAGMA busy_timeout = 500")
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
         except sqlite3.DatabaseError as error:

@@ -20,6 +20,16 @@ COUNTED = {
 }
 
 
+def versions() -> tuple[str, str]:
+    """Those of SQLite and sqlite-vec, once it is sure that the one loads the other."""
+    driver.require_driver()
+    connection = driver.connect(":memory:")
+    row = connection.execute("SELECT sqlite_version(), vec_version()").fetchone()
+    connection.close()
+    sqlite, sqlite_vec = row
+    return sqlite, sqlite_vec
+
+
 def problems(data_dir: Path) -> Iterator[str]:
     """Everything that is wrong with the files: damage, totals that lie, open transactions."""
     for path in [data_dir / "control.db", *sorted(data_dir.glob("tenants/*/*.db"))]:

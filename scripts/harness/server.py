@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -64,13 +64,15 @@ class ServerProcess:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    port = 0
+
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
 
-    def wait_until_ready(self) -> int:
-        """Wait for its address; returns the port. Raises `RuntimeError` if it does not start."""
+    def wait_until_ready(self) -> None:
+        """Wait until it serves `port`. Raises `RuntimeError` if it does not start."""
         watchdog = threading.Timer(START_SECONDS, self.kill)
         watchdog.start()
         assert self._process.stdout is not None
@@ -78,7 +80,7 @@ class ServerProcess:
             for line in self._process.stdout:
                 if found := re.search(rb"address +http://\S+:(\d+)", line):
                     self.port = int(found[1])
-                    return self.port
+                    return
         finally:
             watchdog.cancel()
         raise RuntimeError(f"the server did not start (exit code {self._process.wait()})")
@@ -103,7 +105,8 @@ class ServerProcess:
         """SIGTERM, and its exit code; kill -9 where it does not end within 20 s."""
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(20)
+            code: int = self._process.wait(20)
+            return code
         except subprocess.TimeoutExpired:
             self.kill()
             raise RuntimeError("the server did not stop within 20 s of SIGTERM") from None
@@ -112,7 +115,7 @@ class ServerProcess:
                 self._process.stdout.close()
 
 
-def _limit(descriptors: int) -> object:
+def _limit(descriptors: int) -> Callable[[], None]:
     def apply() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -90,17 +89,3 @@ def markdown(machine: str, figures: Sequence[Figure]) -> str:
     lines = [f"Measured on {machine}.", "", "| | measured | floor | |", "|---|---|---|---|"]
     lines += [f"| {f.name} | {f.shown} | {f.asked} | {f.note} |" for f in figures]
     return "\n".join(lines)
-
-
-BEGIN, END = "<!-- scripts/bench --markdown: begin -->", "<!-- end -->"
-
-
-def put_into(document: Path, text: str) -> None:
-    """Replace what stands between the marks of `document`."""
-    old = document.read_text()
-    new, count = re.subn(
-        f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{text}\n{END}", old, flags=re.DOTALL
-    )
-    if count != 1:
-        raise SystemExit(f"{document} needs the lines {BEGIN} and {END}, once.")
-    document.write_text(new)

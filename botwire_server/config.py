@@ -92,6 +92,11 @@ class Config:
         return HOSTED_NAMESPACE_BYTES if self.profile == "hosted" else 0
 
     @property
+    def always_keyed(self) -> bool:
+        """Whether keys are required even before the first was made."""
+        return not self.loopback and not self.insecure_open
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")

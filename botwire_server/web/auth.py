@@ -39,8 +39,14 @@ class Door:
         self._directory = directory
         self._registry = directory.registry
         self._local = config.loopback
+        self._always_keyed = config.always_keyed
         self.tiers = tiers.load(config.tiers or config.data_dir / tiers.FILE)
         self._limits = {name: _limits(tier, config) for name, tier in self.tiers.items()}
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether nobody gets in without a key."""
+        return self._always_keyed or self._registry.keys_required()
 
     async def admit(self, headers: RawHeaders, header: Headers) -> Tenant:
         """The tenant that is asking; the call is counted and within its tier."""
@@ -75,11 +81,11 @@ class Door:
 
     def admit_anybody(self, headers: RawHeaders, header: Headers) -> None:
         """For what needs no key; an open server still refuses foreign pages."""
-        if not self._registry.keys_required():
+        if not self.keys_required:
             protect(headers, header, local=self._local)
 
     def _require_open(self, headers: RawHeaders, header: Headers) -> None:
-        if self._registry.keys_required():
+        if self.keys_required:
             raise Unauthorized(_UNKNOWN)
         protect(headers, header, local=self._local)
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from botwire_server.errors import Invalid
+from botwire_server.store import names
 
 PREFIX = "bw_"
 SCOPES = ("read", "write", "purge")
@@ -88,10 +89,10 @@ def check_grant(scopes: list[str], pattern: str) -> tuple[str, str]:
             f"There is no scope {unknown[0]}: it is one of {', '.join(SCOPES)}.",
             where=("body", "scopes"),
         )
-    if not 1 <= len(pattern) <= LONGEST_PATTERN or pattern.count("*") > MOST_STARS:
+    names.check(pattern, "namespace pattern", longest=LONGEST_PATTERN)
+    if pattern.count("*") > MOST_STARS:
         raise Invalid(
-            f"The namespace pattern must have 1 to {LONGEST_PATTERN} characters and at most "
-            f"{MOST_STARS} stars, such as tenant-acme-*.",
+            f"The namespace pattern may have {MOST_STARS} stars, such as tenant-acme-*.",
             where=("body", "namespace"),
         )
     return ",".join(scope for scope in SCOPES if scope in (scopes or SCOPES)), pattern

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from botwire_server.errors import Invalid
+from botwire_server.store import names
 
 PREFIX = "bw_"
 SCOPES = ("read", "write", "purge")
@@ -43,7 +44,7 @@ class Grant(NamedTuple):
     def allows(self, scope: str, namespace: str) -> bool:
         """Whether it may do `scope` in this namespace."""
         return scope in self.scopes and (
-            self.pattern == EVERYTHING or _matcher(self.pattern).fullmatch(namespace) is not None
+            self.pattern == EVERYTHING or _matches(self.pattern, namespace)
         )
 
     def allows_everywhere(self, scope: str) -> bool:
@@ -94,10 +95,10 @@ def check_grant(scopes: list[str], pattern: str) -> tuple[str, str]:
             f"There is no scope {unknown[0]}: it is one of {', '.join(SCOPES)}.",
             where=("body", "scopes"),
         )
-    if not 1 <= len(pattern) <= LONGEST_PATTERN or pattern.count("*") > MOST_STARS:
+    names.check(pattern, "namespace pattern", longest=LONGEST_PATTERN)
+    if pattern.count("*") > MOST_STARS:
         raise Invalid(
-            f"The namespace pattern must have 1 to {LONGEST_PATTERN} characters and at most "
-            f"{MOST_STARS} stars, such as tenant-acme-*.",
+            f"The namespace pattern may have {MOST_STARS} stars, such as tenant-acme-*.",
             where=("body", "namespace"),
         )
     return ",".join(scope for scope in SCOPES if scope in (scopes or SCOPES)), pattern
@@ -108,10 +109,24 @@ def _scopes(scopes: str) -> frozenset[str]:
     return frozenset(scopes.split(","))
 
 
-@lru_cache(maxsize=1024)
-def _matcher(pattern: str) -> re.Pattern[str]:
-    # Only * is special; a name may hold anything else.
-    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+def _matches(pattern: str, name: str) -> bool:
+    """Whether a name fits a pattern, in which only * is special.
+
+    In one pass: a regular expression with four stars takes a tenth of a second for some names.
+    """
+    first, *middle = pattern.split("*")
+    if not middle:
+        return name == pattern
+    last = middle.pop()
+    if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for part in middle:
+        at = name.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
 
 
 def _base62(number: int, length: int) -> str:

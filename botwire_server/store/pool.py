@@ -182,7 +182,8 @@ class Pool:
 
     def _write_draft(self, path: Path) -> None:
         if not path.parent.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for directory in (path.parent.parent, path.parent):
+                directory.mkdir(exist_ok=True, mode=0o700)
             sync_directory(path.parent.parent)
             sync_directory(path.parent.parent.parent)
         write_new(path, self._template)

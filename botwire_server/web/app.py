@@ -103,7 +103,7 @@ class App:
         if path in dialect.public:
             self._door.admit_anybody(scope["headers"], header)
         elif dialect.operator:
-            scope["operator"] = self._door.admit_operator(header)
+            scope["operator"] = self._door.admit_operator(scope["headers"], header)
         else:
             scope["tenant"] = await self._door.admit(scope["headers"], header)
 

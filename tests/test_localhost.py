@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 
 import pytest
@@ -134,20 +136,37 @@ def test_no_answer_opens_the_server_to_web_pages(server):
     assert status_of(exchange(server.address, preflight)) == 403
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
-def test_a_bind_beyond_this_machine_is_refused(tmp_path, host):
-    done = subprocess.run(
-        **command("serve", "--host", host, "--port", "0", "--data-dir", str(tmp_path / "data")),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.mark.parametrize("host", ["192.0.2.1", "host.invalid"])
+def test_an_address_that_is_not_ours_is_one_sentence_and_makes_no_key(tmp_path, host):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            **command(*arguments, "--data-dir", str(tmp_path / "data")),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    done = run("serve", "--host", host, "--port", "0")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "--insecure-open" in done.stderr
+    assert "--host" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "data").exists()
+    assert json.loads(run("keys", "list", "--json").stdout) == []
+
+
+def test_beyond_this_machine_the_first_start_makes_a_key_and_shows_it_once(make_server):
+    # 127.0.0.1 written in a way that is not known to be this machine only.
+    server = make_server("--host", "2130706433")
+    [key] = set(re.findall("bw_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}", server.banner))
+    for headers, status in (({}, 401), ({"X-API-Key": key}, 404), ({"X-API-Key": key[:-1]}, 401)):
+        answer = exchange(server.address, request("GET", "/memory/ns/k", **headers))
+        assert status_of(answer) == status
+    assert key not in server.log
+    server.restart()
+    assert "bw_" not in server.banner
+    answer = exchange(server.address, request("GET", "/memory/ns/k", **{"X-API-Key": key}))
+    assert status_of(answer) == 404
 
 
 def test_insecure_open_works_and_warns(make_server):

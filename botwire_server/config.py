@@ -5,10 +5,10 @@ The command line makes `--data-dir` and `BOTWIRE_SERVER_DATA_DIR` out of the fie
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +58,9 @@ class Config:
         least=0,
         shown=f"0; {HOSTED_NAMESPACE_BYTES} with --profile hosted",
     )
+    tiers: Path | None = _setting(
+        None, "TOML file with tiers of limits.", shown="tiers.toml in the data directory"
+    )
     max_body_bytes: int = _setting(1_048_576, "Largest request body, in bytes.", least=1_024)
     durability: Durability = _setting(
         "full",
@@ -71,8 +74,8 @@ class Config:
     log_format: LogFormat = _setting("text", "Shape of log lines.")
     insecure_open: bool = _setting(
         False,
-        "Serve beyond this machine without any API key: everybody who reaches the port can read, "
-        "change and delete everything.",
+        "Serve beyond this machine without any API key while none exists: everybody who reaches "
+        "the port can read, change and delete everything.",
     )
 
     @property
@@ -90,9 +93,19 @@ class Config:
         return HOSTED_NAMESPACE_BYTES if self.profile == "hosted" else 0
 
     @property
+    def always_keyed(self) -> bool:
+        """Whether keys are required even before the first was made."""
+        return not self.loopback and not self.insecure_open
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:  # a name: 127.example.org may lead anywhere
+            return False
 
 
 def variable(setting: str) -> str:
@@ -107,8 +120,3 @@ def refuse_unknown_variables(environment: Mapping[str, str], known: set[str]) ->
             near = get_close_matches(name, sorted(known), n=1)
             hint = f"did you mean {near[0]}?" if near else "see `botwire-server serve --help`."
             raise Unusable(f"There is no setting {name}: {hint}")
-
-
-def default_data_dir() -> Path:
-    """The data directory of a server that was given none."""
-    return Path(os.environ.get(variable("data_dir")) or Config().data_dir)

@@ -144,6 +144,11 @@ class Database:
         """Whether it takes no more units."""
         return self._closing is not None
 
+    @property
+    def leftovers(self) -> bool:
+        """Whether what was deleted still lies in the WAL."""
+        return self._connection.leftovers
+
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -382,7 +387,10 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
 
 
 def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
+    # Whoever had it open last did not close it in peace: what was deleted may lie in the WAL.
+    leftovers = path != ":memory:" and Path(f"{path}-wal").exists()
     connection = driver.connect(path, durability=durability, clock=clock)
+    connection.leftovers = leftovers
     try:
         if path == ":memory:":
             for step in schema.steps:

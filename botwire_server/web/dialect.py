@@ -79,13 +79,15 @@ class Dialect:
     """A wire dialect.
 
     It answers the paths that begin with `prefix`. `public` are those that need no key. `refuse`
-    makes the answer for a refusal; the status is its own, `headers_of` are common to all.
+    makes the answer for a refusal; the status is its own, `headers_of` are common to all. With
+    `operator` it takes operators' keys only, and nobody else's.
     """
 
     prefix: str
     routes: Sequence[Resource]
     refuse: Callable[[Refusal, str], Response]
     public: frozenset[str] = frozenset()
+    operator: bool = False
 
 
 def of_class(error: Refusal, table: Mapping[type[Refusal], T]) -> T:

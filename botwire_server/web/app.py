@@ -94,6 +94,7 @@ class App:
                 _normalize(scope)
                 scope["max_body_bytes"] = self.config.max_body_bytes
                 scope["request_id"] = request_id
+                scope["started"] = started
                 scope["header"] = header = dict(scope["headers"])
                 scope["tenant"] = self._door.admit(scope["headers"], header)
                 await self._router(scope, receive, answer)

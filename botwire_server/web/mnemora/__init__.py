@@ -1,0 +1,1 @@
+"""The Mnemora v1 dialect."""

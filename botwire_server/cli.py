@@ -38,6 +38,8 @@ def settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for each field of `Config`."""
     hints = get_type_hints(Config)
     for setting in reversed(fields(Config)):
+        if setting.metadata.get("secret"):
+            continue
         command = click.option(
             "--" + setting.name.replace("_", "-"),
             envvar=variable(setting.name),
@@ -76,6 +78,11 @@ def serve(**options: Any) -> None:
     """
     known = {variable(setting.name) for setting in fields(Config)}
     refuse_unknown_variables(os.environ, known)
+    options |= {
+        setting.name: os.environ.get(variable(setting.name))
+        for setting in fields(Config)
+        if setting.metadata.get("secret")
+    }
     config = Config(**{name: value for name, value in options.items() if value is not None})
     if not config.loopback and not config.insecure_open:
         raise Unusable(

@@ -124,10 +124,11 @@ class DataDirectory:
         From the moment the registry lets go of the name, a write to it starts a new file.
         """
         self._purging.add(row.id)
+        noted = self.registry.held(row.id)
         try:
             if not await self.registry.bury(row.id):
                 return None
-            held = await self._drained(row)
+            held = await self._drained(row) or noted
             await self.remove(Tombstone(row.id, row.file))
             return held
         finally:
@@ -150,6 +151,11 @@ class DataDirectory:
         await self.note_changes()
         return self.registry.totals(tenant.id)
 
+    async def names(self, tenant: TenantRow, *, with_episodes: bool) -> list[str]:
+        """The namespaces of a tenant; or those that hold episodes."""
+        await self.note_changes()
+        return self.registry.names(tenant.id, with_episodes=with_episodes)
+
     async def note_changes(self) -> None:
         """Tell the registry what changed in the namespaces since the last time."""
         changed = dict(self._changed)
@@ -169,12 +175,12 @@ class DataDirectory:
             await self.pool.discard(row)
         return recorded
 
-    async def _drained(self, row: NamespaceRow) -> Totals:
-        """What a buried namespace held, once its queue has run empty."""
+    async def _drained(self, row: NamespaceRow) -> Totals | None:
+        """What a buried namespace held, once its queue has run empty; None if it cannot tell."""
         try:
             namespace = await self.pool.open(row)
         except (Closed, Refusal):
-            return Totals()  # removed by somebody else, or damaged: its file goes all the same
+            return None  # removed by somebody else, or damaged: its file goes all the same
         await self.pool.close(row.id)
         return namespace.totals
 

@@ -23,7 +23,10 @@ DAY = 86_400
 
 
 class Totals(NamedTuple):
-    """What a namespace holds. `bytes` are those of values, documents, texts and metadata."""
+    """What a namespace holds. `bytes` are those of values, documents, texts and metadata.
+
+    `sessions` are those that have a state or episodes.
+    """
 
     entries: int = 0
     states: int = 0
@@ -31,6 +34,7 @@ class Totals(NamedTuple):
     episodes: int = 0
     vectors: int = 0
     bytes: int = 0
+    sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Namespace(Database):
 
     schema = NAMESPACE
     totals = Totals()
-    # When the next entry expires, Unix seconds.
+    # When something next expires, Unix seconds.
     sweep_at: float | None = None
     # Told, on the loop, that totals or sweep_at may have moved.
     on_change: Callable[[Namespace], None] | None = None
@@ -108,13 +112,14 @@ class Namespace(Database):
 
 def _count(connection: Connection) -> tuple[Totals, float | None]:
     row = connection.execute(
-        """SELECT entries, states, memories, episodes, vectors, bytes,
+        """SELECT entries, states, memories, episodes, vectors, bytes, sessions,
             (SELECT min(expires_at) FROM entries WHERE expires_at IS NOT NULL),
             (SELECT min(expires_at) FROM states WHERE expires_at IS NOT NULL)
         FROM totals"""
     ).fetchone()
-    due = [moment for moment in row[6:] if moment is not None]
-    return Totals(*row[:6]), min(due, default=None)
+    held = Totals(*row[: len(Totals._fields)])
+    due = [moment for moment in row[len(held) :] if moment is not None]
+    return held, min(due, default=None)
 
 
 def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T:

@@ -94,10 +94,28 @@ class Registry:
         """How many namespaces a tenant has, and what they hold as of the last `note`."""
         row = self._lookups.execute(
             """SELECT count(*), total(entries), total(states), total(memories), total(episodes),
-                total(vectors), total(bytes) FROM namespaces WHERE tenant_id = ?""",
+                total(vectors), total(bytes), total(sessions)
+            FROM namespaces WHERE tenant_id = ?""",
             (tenant_id,),
         ).fetchone()
         return row[0], Totals(*map(int, row[1:]))
+
+    def held(self, namespace_id: str) -> Totals:
+        """What a namespace holds as of the last `note`."""
+        row = self._lookups.execute(
+            """SELECT entries, states, memories, episodes, vectors, bytes, sessions
+            FROM namespaces WHERE id = ?""",
+            (namespace_id,),
+        ).fetchone()
+        return Totals() if row is None else Totals(*row)
+
+    def names(self, tenant_id: str, *, with_episodes: bool = False) -> list[str]:
+        """The namespaces of a tenant; or those that had episodes at the last `note`."""
+        rows = self._lookups.execute(
+            "SELECT name FROM namespaces WHERE tenant_id = ? AND episodes >= ? ORDER BY name",
+            (tenant_id, int(with_episodes)),
+        )
+        return [name for [name] in rows]
 
     def due(self, now: float, limit: int) -> list[NamespaceRow]:
         """Namespaces in which something has expired."""
@@ -230,6 +248,6 @@ def _forget(connection: Connection, namespace_id: str) -> None:
 def _note(connection: Connection, totals: list[tuple[str, Totals, float | None]]) -> None:
     connection.executemany(
         """UPDATE namespaces SET entries = ?, states = ?, memories = ?, episodes = ?, vectors = ?,
-            bytes = ?, sweep_at = ? WHERE id = ?""",
+            bytes = ?, sessions = ?, sweep_at = ? WHERE id = ?""",
         [(*held, sweep_at, namespace_id) for namespace_id, held, sweep_at in totals],
     )

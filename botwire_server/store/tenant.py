@@ -39,6 +39,10 @@ class Tenant:
         names.check(name, "namespace", longest=names.LONGEST_NAMESPACE)
         return NamespaceRef(self._directory, self._row, name, self._limits)
 
+    async def namespaces(self, *, with_episodes: bool = False) -> list[str]:
+        """The names of the namespaces there are; or of those that hold episodes."""
+        return await self._directory.names(self._row, with_episodes=with_episodes)
+
     async def totals(self) -> tuple[int, Totals]:
         """How many namespaces there are, and what they hold."""
         return await self._directory.totals(self._row)

@@ -96,13 +96,6 @@ def last(connection: Connection, limit: int) -> list[Episode]:
     return [Episode(*row) for row in reversed(rows)]
 
 
-@brief
-def count(connection: Connection) -> int:
-    """How many there are."""
-    [number] = connection.execute("SELECT episodes FROM totals").fetchone()
-    return int(number)
-
-
 def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
     """Episodes with all the words of the query, newest first.
 

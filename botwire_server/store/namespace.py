@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import QuotaExceeded
-from botwire_server.store.database import Database, is_brief
+from botwire_server.store.database import Database, brief, is_brief
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import NAMESPACE
 
@@ -108,6 +108,12 @@ class Namespace(Database):
             self._observed = None
             if self.on_change is not None:
                 self.on_change(self)
+
+
+@brief
+def totals(connection: Connection) -> Totals:
+    """What the namespace holds: a unit of work."""
+    return _count(connection)[0]
 
 
 def _count(connection: Connection) -> tuple[Totals, float | None]:

@@ -84,6 +84,12 @@ class NamespaceRef:
                 continue
         raise _given_up()
 
+    async def update(
+        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit that only changes what is there: like `write`, but it makes no namespace."""
+        return await self._run(Namespace.write, unit, self._limits, *args, **kwargs)
+
     async def delete(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

@@ -26,7 +26,8 @@ from botwire_server.store.driver import Clock
 from botwire_server.store.housekeeping import Housekeeping
 from botwire_server.store.pool import capacity
 from botwire_server.store.registry import DEFAULT_TENANT
-from botwire_server.web import botwire
+from botwire_server.summarizer import summarizer
+from botwire_server.web import botwire, mnemora
 from botwire_server.web.auth import Door
 from botwire_server.web.dialect import Dialect
 from botwire_server.web.request_log import RequestLog
@@ -49,7 +50,13 @@ class App:
 
     def __init__(self, config: Config, *, clock: Clock, request_log: RequestLog | None) -> None:
         self.config = config
-        self.dialects: Sequence[Dialect] = [botwire.dialect(hosted=config.profile == "hosted")]
+        self._summarizer = summarizer(config.summarizer, config.summarizer_key)
+        self.dialects: Sequence[Dialect] = [
+            mnemora.dialect(
+                checkpoint_ids=config.checkpoint_rule == "id", summarizer=self._summarizer
+            ),
+            botwire.dialect(hosted=config.profile == "hosted"),
+        ]
         self._clock = clock
         self._request_log = request_log
         self._door: Door
@@ -57,7 +64,8 @@ class App:
         self.failure: Unusable | None = None
         self._public = frozenset[str]().union(*(dialect.public for dialect in self.dialects))
         self._router = Router(
-            [resource for dialect in self.dialects for resource in dialect.routes],
+            # Prefixes keep them apart; those that are asked most are tried first.
+            [resource for dialect in reversed(self.dialects) for resource in dialect.routes],
             redirect_slashes=False,
             default=_no_route,
         )
@@ -151,6 +159,7 @@ class App:
                 await housekeeping.stop()
         finally:
             await directory.close()
+            await self._summarizer.close()
             if self._request_log is not None:
                 self._request_log.flush()
 

@@ -5,7 +5,6 @@ The command line makes `--data-dir` and `BOTWIRE_SERVER_DATA_DIR` out of the fie
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -29,7 +28,7 @@ HOSTED_NAMESPACE_BYTES = 50_000_000
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
-    # A secret has its variable only: an option would show in the list of processes.
+    # A secret's option is hidden: its value would show in the list of processes.
     return field(default=default, repr=not more.get("secret"), metadata={"help": help, **more})
 
 
@@ -60,6 +59,9 @@ class Config:
         least=0,
         shown=f"0; {HOSTED_NAMESPACE_BYTES} with --profile hosted",
     )
+    tiers: Path | None = _setting(
+        None, "TOML file with tiers of limits.", shown="tiers.toml in the data directory"
+    )
     max_body_bytes: int = _setting(1_048_576, "Largest request body, in bytes.", least=1_024)
     durability: Durability = _setting(
         "full",
@@ -86,8 +88,8 @@ class Config:
     log_format: LogFormat = _setting("text", "Shape of log lines.")
     insecure_open: bool = _setting(
         False,
-        "Serve beyond this machine without any API key: everybody who reaches the port can read, "
-        "change and delete everything.",
+        "Serve beyond this machine without any API key while none exists: everybody who reaches "
+        "the port can read, change and delete everything.",
     )
 
     @property
@@ -122,8 +124,3 @@ def refuse_unknown_variables(environment: Mapping[str, str], known: set[str]) ->
             near = get_close_matches(name, sorted(known), n=1)
             hint = f"did you mean {near[0]}?" if near else "see `botwire-server serve --help`."
             raise Unusable(f"There is no setting {name}: {hint}")
-
-
-def default_data_dir() -> Path:
-    """The data directory of a server that was given none."""
-    return Path(os.environ.get(variable("data_dir")) or Config().data_dir)

@@ -6,8 +6,10 @@ clock that is set back does not disturb it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import orjson
 
 from botwire_server.store import fulltext
 from botwire_server.store.database import brief
@@ -15,7 +17,9 @@ from botwire_server.store.driver import Connection
 
 
 class Draft(NamedTuple):
-    """An episode to be appended. `content` and `metadata` are JSON, `text` is what is indexed."""
+    """An episode to be appended. `content` and `metadata` are JSON, `text` is what can be searched
+    of the content.
+    """
 
     session_id: str
     type: str
@@ -110,6 +114,53 @@ def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
     return sorted(rows, key=lambda episode: -episode.id)
 
 
+def dump(connection: Connection) -> Iterator[dict[str, Any]]:
+    """Every episode as a record, oldest first."""
+    for row in connection.execute(f"SELECT {_COLUMNS} FROM episodes ORDER BY id"):  # noqa: S608
+        episode = Episode(*row)
+        yield {
+            **episode._asdict(),
+            "content": orjson.Fragment(episode.content),
+            "metadata": orjson.Fragment(episode.metadata),
+        }
+
+
+def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
+    """Take in the records of `dump`, ids and all."""
+    for record in records:
+        content, metadata = orjson.dumps(record["content"]), orjson.dumps(record["metadata"])
+        connection.execute(
+            f"""INSERT INTO episodes ({_COLUMNS}, bytes) VALUES (:id, :session_id, :type,
+            :content, :metadata, :created_at, :bytes)""",  # noqa: S608
+            {
+                **record,
+                "content": content,
+                "metadata": metadata,
+                "bytes": len(content) + len(metadata),
+            },
+        )
+        _index(connection, record["id"], searchable(record["content"]))
+
+
+def searchable(content: Any) -> str:
+    """Everything in an episode's content that can be searched for: its strings and numbers."""
+    if isinstance(content, str):
+        return content
+    found: list[str] = []
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+        elif isinstance(value, str) or (
+            isinstance(value, int | float) and not isinstance(value, bool)
+        ):
+            found.append(str(value))
+    return "\n".join(found)
+
+
 def _matching(
     connection: Connection, expression: str | None, order: str, limit: int
 ) -> list[Episode]:
@@ -128,8 +179,12 @@ def _append(connection: Connection, draft: Draft, now: float) -> Episode:
         VALUES (?, ?, ?, ?, ?, ?) RETURNING id""",
         (session_id, type, content, metadata, len(content) + len(metadata), now),
     ).fetchone()
-    connection.execute("INSERT INTO episode_text (rowid, text) VALUES (?, ?)", (id, text))
+    _index(connection, id, text)
     return Episode(id, session_id, type, content, metadata, now)
+
+
+def _index(connection: Connection, id: int, text: str) -> None:
+    connection.execute("INSERT INTO episode_text (rowid, text) VALUES (?, ?)", (id, text))
 
 
 def _moment(connection: Connection) -> float:

@@ -17,6 +17,7 @@ from botwire_server.store.driver import Clock
 log = logging.getLogger(__name__)
 
 NOTE_EVERY = 1.0
+PURGE_EVERY = 0.2
 SWEEP_EVERY = 5.0
 ERASE_EVERY = 20.0
 # Namespaces swept in one go, so that a backlog does not starve requests of open files.
@@ -35,7 +36,8 @@ class Housekeeping:
         """Begin; returns at once."""
         for seconds, work in (
             (NOTE_EVERY, self._directory.note_changes),
-            (NOTE_EVERY, self._directory.remove_buried),
+            (NOTE_EVERY, self._directory.ledger.flush),
+            (PURGE_EVERY, self._directory.finish_purges),
             (SWEEP_EVERY, self.sweep),
             (ERASE_EVERY, self.erase),
         ):
@@ -59,6 +61,7 @@ class Housekeeping:
 
     async def erase(self) -> None:
         """Cut the WALs in which deleted things still lie."""
+        await self._directory.registry.erase_leftovers()
         for id, namespace in self._directory.pool.opened():
             if namespace.leftovers and not namespace.closing:
                 try:

@@ -39,10 +39,13 @@ class Totals(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a tenant may do in one namespace; 0 is no limit. Keys count towards the bytes."""
+    """What a tenant may do; 0 is no limit. Keys count towards the bytes of a namespace."""
 
-    daily_writes: int = 0
+    daily_writes: int = 0  # in one namespace
     namespace_bytes: int = 0
+    storage_bytes: int = 0  # in all its namespaces
+    vectors: int = 0
+    agents: int = 0
 
 
 class Namespace(Database):
@@ -52,8 +55,8 @@ class Namespace(Database):
     totals = Totals()
     # When something next expires, Unix seconds.
     sweep_at: float | None = None
-    # Told, on the loop, that totals or sweep_at may have moved.
-    on_change: Callable[[Namespace], None] | None = None
+    # Told, on the loop, the totals before when they or sweep_at may have moved.
+    on_change: Callable[[Totals], None] | None = None
 
     @classmethod
     async def open(
@@ -61,7 +64,7 @@ class Namespace(Database):
     ) -> Self:
         """Open an existing namespace file, or raise `Damaged`."""
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
-        namespace.totals, namespace.sweep_at = await namespace.read(_count)
+        namespace.totals, namespace.sweep_at = await namespace.read(count)
         return namespace
 
     async def write(
@@ -86,16 +89,11 @@ class Namespace(Database):
         """Run a unit that only removes: always allowed, never counted."""
         return await self.transact(unit, *args, **kwargs)
 
-    @property
-    def leftovers(self) -> bool:
-        """Whether what was deleted still lies in the WAL."""
-        return self._connection.leftovers
-
     _observed: tuple[Totals, float | None] | None = None
 
     def observe(self, connection: Connection) -> None:
         """Take the totals of what is about to be committed."""
-        self._observed = _count(connection)
+        self._observed = count(connection)
 
     def undone(self) -> None:
         """Forget them."""
@@ -104,19 +102,21 @@ class Namespace(Database):
     def settled(self) -> None:
         """Let the new totals be known."""
         if self._observed is not None:
+            before = self.totals
             self.totals, self.sweep_at = self._observed
             self._observed = None
             if self.on_change is not None:
-                self.on_change(self)
+                self.on_change(before)
 
 
 @brief
 def totals(connection: Connection) -> Totals:
     """What the namespace holds: a unit of work."""
-    return _count(connection)[0]
+    return count(connection)[0]
 
 
-def _count(connection: Connection) -> tuple[Totals, float | None]:
+def count(connection: Connection) -> tuple[Totals, float | None]:
+    """What a file holds, and when something in it next expires."""
     row = connection.execute(
         """SELECT entries, states, memories, episodes, vectors, bytes, sessions,
             (SELECT min(expires_at) FROM entries WHERE expires_at IS NOT NULL),

@@ -6,8 +6,10 @@ moves by one with every write, also where a state is stored over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import orjson
 
 from botwire_server.errors import Conflict
 from botwire_server.store.database import brief
@@ -146,6 +148,24 @@ def latest(connection: Connection, session_id: str) -> tuple[State | None, int]:
         (connection.now,),
     ).fetchone()
     return None if row is None else State(*row), count
+
+
+def dump(connection: Connection) -> Iterator[dict[str, Any]]:
+    """Every state as a record."""
+    for row in connection.execute(f"SELECT {_COLUMNS} FROM states ORDER BY id"):  # noqa: S608
+        state = State(*row)
+        yield {**state._asdict(), "data": orjson.Fragment(state.data)}
+
+
+def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
+    """Take in the records of `dump`, versions and all."""
+    for record in records:
+        data = orjson.dumps(record["data"])
+        connection.execute(
+            f"""INSERT INTO states ({_COLUMNS}, bytes) VALUES (:session_id, :data, :version,
+            :created_at, :updated_at, :expires_at, :bytes)""",  # noqa: S608
+            {**record, "data": data, "bytes": len(data)},
+        )
 
 
 def sweep(connection: Connection) -> None:

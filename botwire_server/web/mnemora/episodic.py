@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from botwire_server.errors import Invalid
 from botwire_server.store import episodes
-from botwire_server.store.episodes import Draft
+from botwire_server.store.episodes import Draft, searchable
 from botwire_server.web.body import query, query_number
 from botwire_server.web.dialect import Resource
 from botwire_server.web.mnemora.envelope import success
@@ -28,7 +28,7 @@ from botwire_server.web.mnemora.fields import (
     session_id,
 )
 from botwire_server.web.mnemora.paths import namespace
-from botwire_server.web.mnemora.records import episode_record, searchable
+from botwire_server.web.mnemora.records import episode_record
 
 TYPES = ("conversation", "action", "observation", "tool_call")
 

@@ -1,4 +1,4 @@
-"""Records as the client reads them, and what of an episode's content is text."""
+"""Records as the client reads them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from botwire_server.store.episodes import Episode
+from botwire_server.store.episodes import Episode, searchable
 from botwire_server.store.states import State
 from botwire_server.web.mnemora.envelope import iso, iso_or_none
 
@@ -40,25 +40,6 @@ def episode_record(agent_id: str, episode: Episode) -> dict[str, Any]:
 def episode_id(episode: Episode) -> str:
     """An id that sorts by time and order, and differs also between agents."""
     return f"{int(episode.created_at * 1e6):014x}-{episode.id:08x}"
-
-
-def searchable(content: Any) -> str:
-    """Everything in an episode's content that can be searched for: its strings and numbers."""
-    if isinstance(content, str):
-        return content
-    found: list[str] = []
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting.extend(reversed(value.values()))
-        elif isinstance(value, list):
-            waiting.extend(reversed(value))
-        elif isinstance(value, str) or (
-            isinstance(value, int | float) and not isinstance(value, bool)
-        ):
-            found.append(str(value))
-    return "\n".join(found)
 
 
 def readable(content: Any) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from botwire_server.errors import Damaged
-from botwire_server.store import episodes, states, sweeping
+from botwire_server.store import episodes, states
 from botwire_server.store.episodes import Episode
 from botwire_server.store.namespace import Totals, totals
 from botwire_server.store.tenant import Tenant
@@ -23,6 +21,8 @@ from botwire_server.web.mnemora.fields import (
     DEFAULT_SESSION,
     agent_id,
     object_of,
+    read_fields,
+    refuse_longer,
     refuse_query,
     text,
     whole,
@@ -54,7 +54,8 @@ async def _post(request: Request) -> Response:
     fields = object_of(body)
     given = {name for name, value in fields.items() if value is not None}
     if {"data", "session_id"} <= given:
-        stored = await state.store(request, object_of(body, most=state.LARGEST_BODY))
+        refuse_longer(body, state.LARGEST_BODY)
+        stored = await state.store(request, fields)
         return success(request, {**stored, "memory_type": "state"}, 201)
     if {"content", "type"} <= given:
         stored = await episodic.store(request, fields)
@@ -71,7 +72,7 @@ async def _post(request: Request) -> Response:
 
 async def _search(request: Request) -> Response:
     refuse_query(request)
-    fields = object_of(await read_body(request))
+    fields = await read_fields(request)
     query = text(fields, "query")
     agent = None if fields.get("agent_id") is None else agent_id(fields)
     top_k = whole(fields, "top_k", least=1, most=LARGEST_TOP_K) or DEFAULT_TOP_K
@@ -106,7 +107,7 @@ async def _said(
 ) -> list[tuple[str, Episode]]:
     """The episodes that match `query`, newest first, with their agents."""
     tenant: Tenant = request.scope["tenant"]
-    agents = [agent] if agent is not None else await tenant.namespaces(with_episodes=True)
+    agents = [agent] if agent is not None else await tenant.namespaces_with_episodes()
     found: list[tuple[str, Episode]] = []
     for start in range(0, len(agents), SIDE_BY_SIDE):
         some = agents[start : start + SIDE_BY_SIDE]
@@ -145,11 +146,7 @@ async def _overview(request: Request) -> Response:
 async def _purge(request: Request) -> Response:
     agent = agent_id(request.path_params, where="path")
     refuse_query(request)
-    here = namespace(request, agent)
-    # What has expired is gone already and not counted. A damaged file is purged all the same.
-    with suppress(Damaged):
-        await here.delete(sweeping.sweep)
-    held = await here.purge() or Totals()
+    held = await namespace(request, agent).purge() or Totals()
     return success(
         request,
         {

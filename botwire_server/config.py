@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,9 +108,19 @@ class Config:
         return HOSTED_NAMESPACE_BYTES if self.profile == "hosted" else 0
 
     @property
+    def always_keyed(self) -> bool:
+        """Whether keys are required even before the first was made."""
+        return not self.loopback and not self.insecure_open
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:  # a name: 127.example.org may lead anywhere
+            return False
 
 
 def variable(setting: str) -> str:

@@ -44,7 +44,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             "--tiers",
             "tiers_file",
             envvar=variable("tiers"),
-            type=click.Path(dir_okay=False, path_type=Path),
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
             show_default="tiers.toml in the data directory",
             help="TOML file with tiers of limits.",
         ),
@@ -126,8 +126,15 @@ class Progress:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is removed; `--yes` answers."""
-    if not yes:
-        click.confirm(question, abort=True, err=True)
+    if yes:
+        return
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:  # nobody is there to ask
+        click.echo("", err=True)
+        agreed = False
+    if not agreed:
+        raise Unusable("Nothing was removed: answer y, or give --yes.")
 
 
 def show_json(value: Any) -> None:

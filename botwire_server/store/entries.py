@@ -73,7 +73,7 @@ def put(
     """
     _require(connection, key, condition)
     now = connection.now
-    revision, created_at, expires_at = connection.execute(
+    cursor = connection.execute(
         """INSERT INTO entries (revision, key, value, bytes, created_at, updated_at, expires_at)
         VALUES ((SELECT revision FROM totals), ?1, ?2, ?3, ?4, ?4, ?5)
         ON CONFLICT (key) DO UPDATE SET
@@ -82,8 +82,11 @@ def put(
             updated_at = ?4, expires_at = excluded.expires_at
         RETURNING revision, created_at, expires_at""",
         (key, value, size, now, None if ttl is None else now + ttl),
-    ).fetchone()
-    connection.leftovers |= created_at != now
+    )
+    revision, created_at, expires_at = cursor.fetchone()
+    # Only a row that was inserted is the last one inserted; what replaces an expired entry has
+    # its own time of creation.
+    connection.leftovers |= created_at != now or cursor.lastrowid != revision
     return Entry(key, value, size, created_at, now, expires_at, revision)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
-from botwire_server.errors import Damaged, Invalid, QuotaExceeded, Unauthorized, Unusable
+from botwire_server.errors import Damaged, QuotaExceeded, Unauthorized, Unavailable, Unusable
 from botwire_server.store import driver, keys
 from botwire_server.store.database import Database
 from botwire_server.store.driver import Clock, Connection, Durability
@@ -327,7 +327,7 @@ def _ensure_tenant(connection: Connection, name: str, tier: str) -> TenantRow:
         "SELECT id, name, tier FROM tenants WHERE name = ? AND purging_at IS NULL", (name,)
     ).fetchone()
     if row is None:
-        raise Invalid("A tenant of this name is being purged; try again when that is done.")
+        raise Unavailable("This tenant is being purged; try again when that is done.")
     return TenantRow(*row)
 
 

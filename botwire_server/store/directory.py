@@ -108,6 +108,15 @@ class DataDirectory:
         """A namespace of this tenant, if it exists."""
         return self.registry.namespace(tenant.id, name)
 
+    def find_by_id(self, tenant: TenantRow, id: str) -> NamespaceRow | None:
+        """A namespace of this tenant by its id, if it exists."""
+        return self.registry.namespace_by_id(tenant.id, id)
+
+    async def with_memories(self, tenant: TenantRow) -> list[str]:
+        """The names of this tenant's namespaces that hold memories."""
+        await self.note_changes()
+        return self.registry.namespaces_with_memories(tenant.id)
+
     async def create(self, tenant: TenantRow, name: str) -> NamespaceRow:
         """A namespace of this tenant, made where it does not exist."""
         key = (tenant.id, name)

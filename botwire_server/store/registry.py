@@ -90,6 +90,21 @@ class Registry:
         ).fetchone()
         return None if row is None else NamespaceRow(*row)
 
+    def namespace_by_id(self, tenant_id: str, id: str) -> NamespaceRow | None:
+        """A namespace of this tenant by id; another tenant's is None like one that is not."""
+        row = self._lookups.execute(
+            "SELECT id, name, file FROM namespaces WHERE id = ? AND tenant_id = ?", (id, tenant_id)
+        ).fetchone()
+        return None if row is None else NamespaceRow(*row)
+
+    def namespaces_with_memories(self, tenant_id: str) -> list[str]:
+        """The names of this tenant's namespaces that hold memories as of the last `note`."""
+        rows = self._lookups.execute(
+            "SELECT name FROM namespaces WHERE tenant_id = ? AND memories > 0 ORDER BY name",
+            (tenant_id,),
+        )
+        return [name for [name] in rows]
+
     def totals(self, tenant_id: str) -> tuple[int, Totals]:
         """How many namespaces a tenant has, and what they hold as of the last `note`."""
         row = self._lookups.execute(

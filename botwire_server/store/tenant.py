@@ -39,6 +39,15 @@ class Tenant:
         names.check(name, "namespace", longest=names.LONGEST_NAMESPACE)
         return NamespaceRef(self._directory, self._row, name, self._limits)
 
+    def namespace_by_id(self, id: str) -> NamespaceRef | None:
+        """A namespace of this tenant by its id, if it exists."""
+        row = self._directory.find_by_id(self._row, id)
+        return None if row is None else self.namespace(row.name)
+
+    async def with_memories(self) -> list[NamespaceRef]:
+        """The namespaces that hold memories."""
+        return [self.namespace(name) for name in await self._directory.with_memories(self._row)]
+
     async def totals(self) -> tuple[int, Totals]:
         """How many namespaces there are, and what they hold."""
         return await self._directory.totals(self._row)
@@ -59,6 +68,11 @@ class NamespaceRef:
         self._tenant = tenant
         self._name = name
         self._limits = limits
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
 
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

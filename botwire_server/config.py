@@ -5,7 +5,6 @@ The command line makes `--data-dir` and `BOTWIRE_SERVER_DATA_DIR` out of the fie
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -22,13 +21,15 @@ PREFIX = "BOTWIRE_SERVER_"
 
 Profile = Literal["native", "hosted"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+CheckpointRule = Literal["id", "version"]
 
 HOSTED_DAILY_WRITES = 1_000
 HOSTED_NAMESPACE_BYTES = 50_000_000
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": help, **more})
+    # A secret's option is hidden: its value would show in the list of processes.
+    return field(default=default, repr=not more.get("secret"), metadata={"help": help, **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,9 @@ class Config:
         least=0,
         shown=f"0; {HOSTED_NAMESPACE_BYTES} with --profile hosted",
     )
+    tiers: Path | None = _setting(
+        None, "TOML file with tiers of limits.", shown="tiers.toml in the data directory"
+    )
     max_body_bytes: int = _setting(1_048_576, "Largest request body, in bytes.", least=1_024)
     durability: Durability = _setting(
         "full",
@@ -67,12 +71,25 @@ class Config:
     open_namespaces: int = _setting(
         0, "Namespaces kept open at once; 0 lets the descriptor limit decide.", least=0
     )
+    checkpoint_rule: CheckpointRule = _setting(
+        "id",
+        "How a stale PUT of a LangGraph checkpoint to /v1/state is resolved. id: the newer "
+        "checkpoint stays. version: by its version, like every other document.",
+    )
+    summarizer: str = _setting(
+        "extractive",
+        "Who summarises episodes. extractive: the most central episodes themselves. "
+        "openai:MODEL@URL: a model behind an OpenAI-compatible endpoint.",
+    )
+    summarizer_key: str | None = _setting(
+        None, "The key for the summarizer's endpoint.", secret=True
+    )
     log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
     log_format: LogFormat = _setting("text", "Shape of log lines.")
     insecure_open: bool = _setting(
         False,
-        "Serve beyond this machine without any API key: everybody who reaches the port can read, "
-        "change and delete everything.",
+        "Serve beyond this machine without any API key while none exists: everybody who reaches "
+        "the port can read, change and delete everything.",
     )
 
     @property
@@ -107,8 +124,3 @@ def refuse_unknown_variables(environment: Mapping[str, str], known: set[str]) ->
             near = get_close_matches(name, sorted(known), n=1)
             hint = f"did you mean {near[0]}?" if near else "see `botwire-server serve --help`."
             raise Unusable(f"There is no setting {name}: {hint}")
-
-
-def default_data_dir() -> Path:
-    """The data directory of a server that was given none."""
-    return Path(os.environ.get(variable("data_dir")) or Config().data_dir)

@@ -144,6 +144,11 @@ class Database:
         """Whether it takes no more units."""
         return self._closing is not None
 
+    @property
+    def leftovers(self) -> bool:
+        """Whether what was deleted still lies in the WAL."""
+        return self._connection.leftovers
+
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

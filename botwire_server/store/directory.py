@@ -6,24 +6,21 @@ One server at a time holds the lock, and only the holder removes files.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from botwire_server.errors import Closed, Refusal, Unusable
+from botwire_server.errors import QuotaExceeded, Refusal, Unusable
+from botwire_server.store import purges
 from botwire_server.store.driver import Clock, Durability, require_driver
-from botwire_server.store.namespace import Namespace, Totals
+from botwire_server.store.namespace import Limits, Namespace, Totals
 from botwire_server.store.pool import DRAFT, Pool
-from botwire_server.store.registry import (
-    NamespaceRow,
-    Registry,
-    TenantRow,
-    Tombstone,
-    file_of,
-    new_id,
-)
+from botwire_server.store.purges import Tombstone
+from botwire_server.store.registry import NamespaceRow, Registry, TenantRow, file_of, new_id
+from botwire_server.store.usage import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +44,32 @@ class Lock:
         os.close(self._descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """Make the data directory, for its owner's eyes only, where there is none."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
 class DataDirectory:
     """An open data directory. Made by `open`, of no use after `close`.
 
     `nowhere` is a namespace that is always empty: what does not exist is read there.
     """
 
+    nowhere: Namespace
+    pool: Pool
+
     def __init__(self, path: Path, lock: Lock, registry: Registry) -> None:
         self.path = path
         self.registry = registry
-        self.nowhere: Namespace
-        self.pool: Pool
+        self.ledger = Ledger(registry)
         self._lock = lock
         self._changed: dict[str, Namespace] = {}
-        self._purging: set[str] = set()
+        self._held: dict[str, Totals] = {}
         self._creating: dict[tuple[str, str], asyncio.Task[NamespaceRow]] = {}
+        self._purging: dict[str, asyncio.Task[dict[str, Any]]] = {}
 
     @classmethod
     async def open(
@@ -69,14 +77,11 @@ class DataDirectory:
     ) -> Self:
         """Lock the directory (made if missing), open its registry, finish what a crash left."""
         require_driver()
+        make_directory(path)
         try:
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = Lock(path)
         except OSError as error:
-            raise Unusable(
-                f"{path} cannot be used as data directory ({os.strerror(error.errno or 0)}): name "
-                "another --data-dir, or give this user the right to write there."
-            ) from error
+            raise _unusable(path, error) from error
         try:
             registry = await Registry.open(path, durability=durability, clock=clock)
             self = cls(path, lock, registry)
@@ -88,9 +93,10 @@ class DataDirectory:
                 durability=durability,
                 clock=clock,
                 most_open=most_open,
-                on_change=self._changed.__setitem__,
+                on_change=self._on_change,
             )
             await self._recover()
+            await self.ledger.load()
         except BaseException:
             lock.release()
             raise
@@ -100,6 +106,7 @@ class DataDirectory:
         """Commit what is queued, close every file, release the lock."""
         await self.pool.close_all()
         await self.note_changes()
+        await self.ledger.flush(all=True)
         await self.nowhere.close()
         await self.registry.close()
         self._lock.release()
@@ -108,56 +115,66 @@ class DataDirectory:
         """A namespace of this tenant, if it exists."""
         return self.registry.namespace(tenant.id, name)
 
-    def find_by_id(self, tenant: TenantRow, id: str) -> NamespaceRow | None:
-        """A namespace of this tenant by its id, if it exists."""
-        return self.registry.namespace_by_id(tenant.id, id)
+    async def create(self, tenant: TenantRow, name: str, *, most: int) -> NamespaceRow:
+        """A namespace of this tenant, made where it does not exist.
 
-    async def with_memories(self, tenant: TenantRow) -> list[str]:
-        """The names of this tenant's namespaces that hold memories."""
-        await self.note_changes()
-        return self.registry.namespaces_with_memories(tenant.id)
-
-    async def create(self, tenant: TenantRow, name: str) -> NamespaceRow:
-        """A namespace of this tenant, made where it does not exist."""
+        `most` is how many the tenant may have; 0 is no limit. Raises `QuotaExceeded`.
+        """
         key = (tenant.id, name)
         task = self._creating.get(key)
         if task is None:
-            task = asyncio.create_task(self._create(tenant, name))
+            task = asyncio.create_task(self._create(tenant, name, most))
             self._creating[key] = task
             task.add_done_callback(lambda _: self._creating.pop(key, None))
         return await asyncio.shield(task)
 
-    async def purge(self, row: NamespaceRow) -> Totals | None:
-        """Remove a namespace, file and all; what it held, or None if it is gone already.
+    async def purge_namespace(self, row: NamespaceRow, *, actor: str) -> dict[str, Any] | None:
+        """Remove a namespace, file and all; the receipt, or None if it is gone already.
 
         From the moment the registry lets go of the name, a write to it starts a new file.
         """
-        self._purging.add(row.id)
-        try:
-            if not await self.registry.bury(row.id):
-                return None
-            held = await self._drained(row)
-            await self.remove(Tombstone(row.id, row.file))
-            return held
-        finally:
-            self._purging.discard(row.id)
+        purge_id = await self.registry.change(
+            purges.bury_namespace, row.tenant_id, row.id, actor=actor
+        )
+        return None if purge_id is None else await self.finish_purge(purge_id)
 
-    async def remove_buried(self) -> None:
-        """Remove the files of namespaces that another process has buried."""
-        for tombstone in self.registry.tombstones():
-            if tombstone.namespace_id not in self._purging:
-                await self.remove(tombstone)
+    async def finish_purge(self, purge_id: str) -> dict[str, Any]:
+        """Do what a purge has begun; safe to repeat, and to ask for twice at once."""
+        task = self._purging.get(purge_id)
+        if task is None:
+            task = asyncio.create_task(self._finish_purge(purge_id))
+            self._purging[purge_id] = task
+            task.add_done_callback(lambda _: self._purging.pop(purge_id, None))
+        return await asyncio.shield(task)
 
-    async def remove(self, tombstone: Tombstone) -> None:
-        """Do what a tombstone says; safe to repeat."""
-        await self.pool.remove(tombstone.namespace_id, tombstone.file)
-        self._changed.pop(tombstone.namespace_id, None)
-        await self.registry.forget(tombstone.namespace_id)
+    async def finish_purges(self) -> None:
+        """Finish the purges that another process, or a run before this, has begun."""
+        for purge_id in await self.registry.query(purges.unfinished):
+            await self.finish_purge(purge_id)
 
     async def totals(self, tenant: TenantRow) -> tuple[int, Totals]:
         """How many namespaces a tenant has, and what they hold."""
         await self.note_changes()
         return self.registry.totals(tenant.id)
+
+    async def require_room(self, tenant: TenantRow, limits: Limits, *, vectors: int = 0) -> None:
+        """Raise `QuotaExceeded` if the tenant's storage is full, or has no room for `vectors`."""
+        held = self._held.get(tenant.id)
+        if held is None:
+            _, held = await self.totals(tenant)
+            self._held[tenant.id] = held
+        if limits.storage_bytes and held.bytes >= limits.storage_bytes:
+            raise QuotaExceeded(
+                f"This tenant's {limits.storage_bytes} bytes are full; delete something first.",
+                limit=limits.storage_bytes,
+                resets_at=None,
+            )
+        if vectors and limits.vectors and held.vectors + vectors > limits.vectors:
+            raise QuotaExceeded(
+                f"This tenant's {limits.vectors} vectors are used; delete memories first.",
+                limit=limits.vectors,
+                resets_at=None,
+            )
 
     async def note_changes(self) -> None:
         """Tell the registry what changed in the namespaces since the last time."""
@@ -168,27 +185,71 @@ class DataDirectory:
                 [(id, namespace.totals, namespace.sweep_at) for id, namespace in changed.items()]
             )
 
-    async def _create(self, tenant: TenantRow, name: str) -> NamespaceRow:
+    async def settle(self) -> None:
+        """Write down everything that was counted, so that the registry can be asked."""
+        await self.note_changes()
+        await self.ledger.flush()
+
+    def _on_change(self, row: NamespaceRow, namespace: Namespace, before: Totals) -> None:
+        self._changed[row.id] = namespace
+        held = self._held.get(row.tenant_id)
+        if held is not None:
+            self._held[row.tenant_id] = Totals(
+                *(
+                    sum_ + new - old
+                    for sum_, new, old in zip(held, namespace.totals, before, strict=True)
+                )
+            )
+
+    async def _create(self, tenant: TenantRow, name: str, most: int) -> NamespaceRow:
         id = new_id()
-        row = NamespaceRow(id, name, file_of(tenant.id, name, id))
+        row = NamespaceRow(id, tenant.id, name, file_of(tenant.id, name, id))
         await self.pool.draft(row)
-        # Known to the registry from here on; the draft gets its name when it is opened.
-        recorded = await self.registry.add_namespace(tenant.id, name, id=id, file=row.file)
+        try:
+            # Known to the registry from here on; the draft gets its name when it is opened.
+            recorded = await self.registry.add_namespace(
+                tenant.id, name, id=id, file=row.file, most=most
+            )
+        except Refusal:
+            await self.pool.discard(row)
+            raise
         if recorded.id != id:
             await self.pool.discard(row)
         return recorded
 
-    async def _drained(self, row: NamespaceRow) -> Totals:
-        """What a buried namespace held, once its queue has run empty."""
+    async def _finish_purge(self, purge_id: str) -> dict[str, Any]:
+        for tombstone in await self.registry.query(purges.due, purge_id):
+            await self._remove(tombstone)
+        receipt = await self.registry.change(purges.finish, purge_id)
+        self._held.pop(receipt["tenant_id"], None)
+        if receipt["scope"] == purges.TENANT:
+            # Not empty if a draft is just being made there; the next start clears that.
+            with contextlib.suppress(OSError):
+                (self.path / "tenants" / receipt["tenant_id"]).rmdir()
+        await self.registry.erase()
+        return receipt
+
+    async def _remove(self, tombstone: Tombstone) -> None:
+        row = tombstone.row
+        if tombstone.held is None:
+            held = await self._drained(row)
+            await self.registry.change(
+                purges.record_held, row.id, tombstone.known if held is None else held
+            )
+        await self.pool.remove(row.id, row.file)
+        self._changed.pop(row.id, None)
+        await self.registry.change(purges.record_removed, row.id)
+
+    async def _drained(self, row: NamespaceRow) -> Totals | None:
+        """What a buried namespace holds once its queue has run empty; None if it is damaged."""
         try:
-            namespace = await self.pool.open(row)
-        except (Closed, Refusal):
-            return Totals()  # removed by somebody else, or damaged: its file goes all the same
-        await self.pool.close(row.id)
-        return namespace.totals
+            return await self.pool.retire(row)
+        except Refusal as error:
+            log.warning("namespace %s is purged uncounted: %s", row.id, error.message)
+            return None
 
     async def _recover(self) -> None:
-        await self.remove_buried()
+        await self.finish_purges()
         known = self.registry.files()
         for draft in self.path.glob(f"tenants/*/*.db{DRAFT}"):
             file = str(draft.relative_to(self.path)).removesuffix(DRAFT)
@@ -205,3 +266,10 @@ class DataDirectory:
             except Refusal as error:
                 log.error("namespace %s: %s", row.id, error.message)
         await self.note_changes()
+
+
+def _unusable(path: Path, error: OSError) -> Unusable:
+    return Unusable(
+        f"{path} cannot be used as data directory ({os.strerror(error.errno or 0)}): name "
+        "another --data-dir, or give this user the right to write there."
+    )

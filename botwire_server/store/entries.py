@@ -5,9 +5,11 @@ Values are JSON text as bytes, so that reading one back needs no parsing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import orjson
 
 from botwire_server.errors import Conflict
 from botwire_server.store.database import brief
@@ -127,6 +129,37 @@ def listing(
     keys, entries, count, last = row
     more = limit is not None and count == limit
     return Page(keys, entries, count, last if more else None)
+
+
+def dump(connection: Connection) -> Iterator[dict[str, Any]]:
+    """Every entry as a record, oldest first."""
+    rows = connection.execute(
+        """SELECT key, value, bytes, created_at, updated_at, expires_at, revision
+        FROM entries ORDER BY revision"""
+    )
+    for key, value, size, created_at, updated_at, expires_at, revision in rows:
+        yield {
+            "key": key,
+            "value": orjson.Fragment(value),
+            "bytes": size,
+            "created_at": created_at,
+            "updated_at": updated_at,
+            "expires_at": expires_at,
+            "revision": revision,
+        }
+
+
+def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
+    """Take in the records of `dump`, revisions and all."""
+    connection.executemany(
+        """INSERT INTO entries (key, value, bytes, created_at, updated_at, expires_at, revision)
+        VALUES (:key, :value, :bytes, :created_at, :updated_at, :expires_at, :revision)""",
+        ({**record, "value": orjson.dumps(record["value"])} for record in records),
+    )
+    connection.execute(
+        "UPDATE totals SET revision = max(revision, (SELECT coalesce(max(revision), 0)"
+        " FROM entries))"
+    )
 
 
 def sweep(connection: Connection) -> None:

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 
 from botwire_server.errors import Refusal
 from botwire_server.logs import describe
-from botwire_server.store import entries
+from botwire_server.store import sweeping
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Clock
 
 log = logging.getLogger(__name__)
 
 NOTE_EVERY = 1.0
+PURGE_EVERY = 0.2
 SWEEP_EVERY = 5.0
 ERASE_EVERY = 20.0
 # Namespaces swept in one go, so that a backlog does not starve requests of open files.
@@ -35,7 +36,8 @@ class Housekeeping:
         """Begin; returns at once."""
         for seconds, work in (
             (NOTE_EVERY, self._directory.note_changes),
-            (NOTE_EVERY, self._directory.remove_buried),
+            (NOTE_EVERY, self._directory.ledger.flush),
+            (PURGE_EVERY, self._directory.finish_purges),
             (SWEEP_EVERY, self.sweep),
             (ERASE_EVERY, self.erase),
         ):
@@ -48,17 +50,18 @@ class Housekeeping:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """Erase entries that have expired, also in namespaces nobody has open."""
+        """Erase what has expired, also in namespaces nobody has open."""
         registry, pool = self._directory.registry, self._directory.pool
         for row in registry.due(self._clock(), SWEPT_AT_ONCE):
             try:
                 namespace = await pool.open(row)
-                await namespace.delete(entries.sweep)
+                await namespace.delete(sweeping.sweep)
             except Refusal as error:
                 log.warning("namespace %s was not swept: %s", row.id, error.message)
 
     async def erase(self) -> None:
         """Cut the WALs in which deleted things still lie."""
+        await self._directory.registry.erase_leftovers()
         for id, namespace in self._directory.pool.opened():
             if namespace.leftovers and not namespace.closing:
                 try:

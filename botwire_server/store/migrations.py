@@ -127,29 +127,28 @@ _STATES = (
     "CREATE INDEX states_expiry ON states (expires_at) WHERE expires_at IS NOT NULL",
 )
 
-# The order of the ids is the order of the episodes, also within one millisecond. `text` is what
-# of the content can be searched.
+# The order of the ids is the order of the episodes, also within one millisecond. `content` and
+# `metadata` are JSON. The index keeps no text: what it indexed follows from `content`.
 _EPISODES = (
     """CREATE TABLE episodes (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         session_id TEXT NOT NULL,
         type TEXT NOT NULL,
         content BLOB NOT NULL,
-        text TEXT NOT NULL,
         metadata BLOB NOT NULL,
         bytes INTEGER NOT NULL,
         created_at REAL NOT NULL
     )""",
     "CREATE INDEX episodes_session ON episodes (session_id, id)",
     """CREATE VIRTUAL TABLE episode_text USING fts5 (
-        text, content='episodes', content_rowid='id', tokenize='porter unicode61'
+        text, content='', tokenize='porter unicode61'
     )""",
     "INSERT INTO episode_text (episode_text, rank) VALUES ('secure-delete', 1)",
 )
 
 # One row, so that a write touches one page for all that is counted: the writes of the UTC day, in
 # the transaction of the write; the revision; and the totals, which triggers keep, so that no unit
-# of work can forget them.
+# of work can forget them. `sessions` are those that have a state or episodes.
 _COUNTERS = (
     """CREATE TABLE totals (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -162,7 +161,8 @@ _COUNTERS = (
         episodes INTEGER NOT NULL DEFAULT 0,
         vectors INTEGER NOT NULL DEFAULT 0,
         bytes INTEGER NOT NULL DEFAULT 0,
-        key_bytes INTEGER NOT NULL DEFAULT 0
+        key_bytes INTEGER NOT NULL DEFAULT 0,
+        sessions INTEGER NOT NULL DEFAULT 0
     )""",
     "INSERT INTO totals (id) VALUES (1)",
     """CREATE TRIGGER entries_added AFTER INSERT ON entries BEGIN
@@ -173,16 +173,28 @@ _COUNTERS = (
             key_bytes = key_bytes - octet_length(old.key); END""",
     *(
         f"""CREATE TRIGGER {table}_rewritten AFTER UPDATE ON {table} BEGIN
-            UPDATE totals SET bytes = bytes + new.bytes - old.bytes; END"""
+            UPDATE totals SET bytes = bytes + new.bytes - old.bytes; END"""  # noqa: S608
         for table in ("entries", "states", "memories", "episodes")
     ),
     *(
         f"""CREATE TRIGGER {table}_{verb} AFTER {event} ON {table} BEGIN
-            UPDATE totals SET {table} = {table} {sign} 1, bytes = bytes {sign} {row}.bytes; END"""
-        for table in ("states", "memories", "episodes")
+            UPDATE totals SET {table} = {table} {sign} 1, bytes = bytes {sign} {row}.bytes
+            {sessions}; END"""  # noqa: S608
+        for table, others in (
+            ("states", "SELECT 1 FROM episodes WHERE session_id = {row}.session_id"),
+            (
+                "episodes",
+                """SELECT 1 FROM states WHERE session_id = {row}.session_id UNION ALL
+                SELECT 1 FROM episodes WHERE session_id = {row}.session_id AND id <> {row}.id""",
+            ),
+            ("memories", ""),
+        )
         for verb, event, sign, row in (
             ("added", "INSERT", "+", "new"),
             ("removed", "DELETE", "-", "old"),
+        )
+        for sessions in (
+            f", sessions = sessions {sign} NOT EXISTS ({others.format(row=row)})" if others else "",
         )
     ),
 )
@@ -194,42 +206,107 @@ NAMESPACE = Schema(
     steps=((*_ENTRIES, *_STATES, *_MEMORIES, *_EPISODES, *_COUNTERS),),
 )
 
+_TENANTS = (
+    # Once a key was made, keys are required for good: the door does not open when the last tenant
+    # is purged.
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    """CREATE TABLE tenants (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        tier TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        purging_at REAL
+    ) WITHOUT ROWID""",
+    # An operator's key has no tenant. `hash` is the SHA-256 of the whole key.
+    """CREATE TABLE keys (
+        id TEXT PRIMARY KEY,
+        tenant_id TEXT REFERENCES tenants (id),
+        hash BLOB NOT NULL,
+        label TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        pattern TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        last_used_at REAL,
+        expires_at REAL,
+        revoked_at REAL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX keys_tenant ON keys (tenant_id)",
+    """CREATE TABLE namespaces (
+        id TEXT PRIMARY KEY,
+        tenant_id TEXT NOT NULL REFERENCES tenants (id),
+        name TEXT NOT NULL,
+        file TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        sweep_at REAL,
+        entries INTEGER NOT NULL DEFAULT 0,
+        states INTEGER NOT NULL DEFAULT 0,
+        memories INTEGER NOT NULL DEFAULT 0,
+        episodes INTEGER NOT NULL DEFAULT 0,
+        vectors INTEGER NOT NULL DEFAULT 0,
+        bytes INTEGER NOT NULL DEFAULT 0,
+        sessions INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (tenant_id, name)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX namespaces_sweep ON namespaces (sweep_at) WHERE sweep_at IS NOT NULL",
+)
+
+# A purge is written down before the first file goes; its receipt when the last is gone. Neither
+# holds a name: what was purged is known by its ids.
+_PURGES = (
+    """CREATE TABLE purges (
+        id TEXT PRIMARY KEY,
+        tenant_id TEXT NOT NULL,
+        scope TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        started_at REAL NOT NULL,
+        receipt TEXT
+    ) WITHOUT ROWID""",
+    """CREATE TABLE tombstones (
+        namespace_id TEXT PRIMARY KEY,
+        purge_id TEXT NOT NULL REFERENCES purges (id),
+        file TEXT NOT NULL,
+        known TEXT NOT NULL,
+        held TEXT,
+        removed_at REAL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX tombstones_due ON tombstones (purge_id) WHERE removed_at IS NULL",
+)
+
+_ACCOUNTS = (
+    """CREATE TABLE calls (
+        day INTEGER NOT NULL,
+        tenant_id TEXT NOT NULL,
+        key_id TEXT NOT NULL,
+        calls INTEGER NOT NULL,
+        embeddings INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (tenant_id, key_id, day)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE holdings (
+        day INTEGER NOT NULL,
+        tenant_id TEXT NOT NULL,
+        namespaces INTEGER NOT NULL,
+        vectors INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        PRIMARY KEY (tenant_id, day)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE audit (
+        id INTEGER PRIMARY KEY,
+        at REAL NOT NULL,
+        actor TEXT NOT NULL,
+        action TEXT NOT NULL,
+        tenant_id TEXT,
+        subject TEXT,
+        outcome TEXT NOT NULL
+    )""",
+    "CREATE INDEX audit_tenant ON audit (tenant_id)",
+)
+
 CONTROL = Schema(
     name="control",
     application_id=0x62776374,  # "bwct"
     # The command line and the server both write it; see `driver.SHARED_WAL`.
     journal="WAL" if driver.SHARED_WAL else "DELETE",
-    steps=(
-        (
-            """CREATE TABLE tenants (
-                id TEXT PRIMARY KEY,
-                name TEXT NOT NULL UNIQUE,
-                created_at REAL NOT NULL
-            ) WITHOUT ROWID""",
-            """CREATE TABLE namespaces (
-                id TEXT PRIMARY KEY,
-                tenant_id TEXT NOT NULL REFERENCES tenants (id),
-                name TEXT NOT NULL,
-                file TEXT NOT NULL,
-                created_at REAL NOT NULL,
-                sweep_at REAL,
-                entries INTEGER NOT NULL DEFAULT 0,
-                states INTEGER NOT NULL DEFAULT 0,
-                memories INTEGER NOT NULL DEFAULT 0,
-                episodes INTEGER NOT NULL DEFAULT 0,
-                vectors INTEGER NOT NULL DEFAULT 0,
-                bytes INTEGER NOT NULL DEFAULT 0,
-                UNIQUE (tenant_id, name)
-            ) WITHOUT ROWID""",
-            "CREATE INDEX namespaces_sweep ON namespaces (sweep_at) WHERE sweep_at IS NOT NULL",
-            # What is to be removed: written before the first file goes, deleted after the last.
-            """CREATE TABLE tombstones (
-                namespace_id TEXT PRIMARY KEY,
-                file TEXT NOT NULL,
-                created_at REAL NOT NULL
-            ) WITHOUT ROWID""",
-        ),
-    ),
+    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS),),
 )
 
 

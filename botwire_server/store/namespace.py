@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import QuotaExceeded
-from botwire_server.store.database import Database, is_brief
+from botwire_server.store.database import Database, brief, is_brief
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import NAMESPACE
 
@@ -23,7 +23,10 @@ DAY = 86_400
 
 
 class Totals(NamedTuple):
-    """What a namespace holds. `bytes` are those of values, documents, texts and metadata."""
+    """What a namespace holds. `bytes` are those of values, documents, texts and metadata.
+
+    `sessions` are those that have a state or episodes.
+    """
 
     entries: int = 0
     states: int = 0
@@ -31,14 +34,18 @@ class Totals(NamedTuple):
     episodes: int = 0
     vectors: int = 0
     bytes: int = 0
+    sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a tenant may do in one namespace; 0 is no limit. Keys count towards the bytes."""
+    """What a tenant may do; 0 is no limit. Keys count towards the bytes of a namespace."""
 
-    daily_writes: int = 0
+    daily_writes: int = 0  # in one namespace
     namespace_bytes: int = 0
+    storage_bytes: int = 0  # in all its namespaces
+    vectors: int = 0
+    agents: int = 0
 
 
 class Namespace(Database):
@@ -46,10 +53,10 @@ class Namespace(Database):
 
     schema = NAMESPACE
     totals = Totals()
-    # When the next entry expires, Unix seconds.
+    # When something next expires, Unix seconds.
     sweep_at: float | None = None
-    # Told, on the loop, that totals or sweep_at may have moved.
-    on_change: Callable[[Namespace], None] | None = None
+    # Told, on the loop, the totals before when they or sweep_at may have moved.
+    on_change: Callable[[Totals], None] | None = None
 
     @classmethod
     async def open(
@@ -57,7 +64,7 @@ class Namespace(Database):
     ) -> Self:
         """Open an existing namespace file, or raise `Damaged`."""
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
-        namespace.totals, namespace.sweep_at = await namespace.read(_count)
+        namespace.totals, namespace.sweep_at = await namespace.read(count)
         return namespace
 
     def identify(self, id: str) -> None:
@@ -86,16 +93,11 @@ class Namespace(Database):
         """Run a unit that only removes: always allowed, never counted."""
         return await self.transact(unit, *args, **kwargs)
 
-    @property
-    def leftovers(self) -> bool:
-        """Whether what was deleted still lies in the WAL."""
-        return self._connection.leftovers
-
     _observed: tuple[Totals, float | None] | None = None
 
     def observe(self, connection: Connection) -> None:
         """Take the totals of what is about to be committed."""
-        self._observed = _count(connection)
+        self._observed = count(connection)
 
     def undone(self) -> None:
         """Forget them."""
@@ -104,21 +106,30 @@ class Namespace(Database):
     def settled(self) -> None:
         """Let the new totals be known."""
         if self._observed is not None:
+            before = self.totals
             self.totals, self.sweep_at = self._observed
             self._observed = None
             if self.on_change is not None:
-                self.on_change(self)
+                self.on_change(before)
 
 
-def _count(connection: Connection) -> tuple[Totals, float | None]:
+@brief
+def totals(connection: Connection) -> Totals:
+    """What the namespace holds: a unit of work."""
+    return count(connection)[0]
+
+
+def count(connection: Connection) -> tuple[Totals, float | None]:
+    """What a file holds, and when something in it next expires."""
     row = connection.execute(
-        """SELECT entries, states, memories, episodes, vectors, bytes,
+        """SELECT entries, states, memories, episodes, vectors, bytes, sessions,
             (SELECT min(expires_at) FROM entries WHERE expires_at IS NOT NULL),
             (SELECT min(expires_at) FROM states WHERE expires_at IS NOT NULL)
         FROM totals"""
     ).fetchone()
-    due = [moment for moment in row[6:] if moment is not None]
-    return Totals(*row[:6]), min(due, default=None)
+    held = Totals(*row[: len(Totals._fields)])
+    due = [moment for moment in row[len(held) :] if moment is not None]
+    return held, min(due, default=None)
 
 
 def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T:

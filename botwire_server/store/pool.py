@@ -16,7 +16,7 @@ from pathlib import Path
 from botwire_server.errors import Closed, Damaged
 from botwire_server.store.driver import Clock, Durability
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
-from botwire_server.store.namespace import Namespace
+from botwire_server.store.namespace import Namespace, Totals
 from botwire_server.store.registry import NamespaceRow
 
 DESCRIPTORS_PER_FILE = 3
@@ -52,7 +52,7 @@ class Pool:
         durability: Durability,
         clock: Clock,
         most_open: int,
-        on_change: Callable[[str, Namespace], None],
+        on_change: Callable[[NamespaceRow, Namespace, Totals], None],
     ) -> None:
         self._directory = directory
         self._durability = durability
@@ -107,6 +107,13 @@ class Pool:
         if closing is not None:
             await asyncio.shield(closing)
 
+    async def retire(self, row: NamespaceRow) -> Totals:
+        """Finish what is queued, then close a namespace for good; what it holds."""
+        namespace = await self.open(row)
+        self._removed.add(row.id)
+        await self.close(row.id)
+        return namespace.totals
+
     async def remove(self, namespace_id: str, file: str) -> None:
         """Close a namespace and unlink its files; safe to repeat.
 
@@ -136,7 +143,7 @@ class Pool:
             await asyncio.to_thread(_take_draft, path)
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
         namespace.identify(row.id)
-        namespace.on_change = lambda changed: self._on_change(row.id, changed)
+        namespace.on_change = lambda before: self._on_change(row, namespace, before)
         self._open[row.id] = namespace
         self._make_room()
         return namespace

@@ -1,26 +1,33 @@
-"""control.db: whose data there is, and which file holds it.
+"""control.db: whose data there is, who may reach it, and which file holds it.
 
-It is asked on every request, so that what another process changed holds at once. Look-ups run on
-a connection of their own, where they are called (some microseconds, by index); changes run on a
-`Database` like everybody's.
+It is asked on every request, so that what another process changed holds at once: a revoked key is
+dead with the command that revoked it. Look-ups run on a connection of their own, where they are
+called (some microseconds, by index); changes run on a `Database` like everybody's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hmac
 import os
+import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
-from botwire_server.errors import Damaged, Unusable
-from botwire_server.store import driver
+from botwire_server.errors import Damaged, Invalid, QuotaExceeded, Unauthorized, Unusable
+from botwire_server.store import driver, keys
 from botwire_server.store.database import Database
 from botwire_server.store.driver import Clock, Connection, Durability
+from botwire_server.store.keys import NewKey
 from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
 from botwire_server.store.namespace import Totals
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DEFAULT_TENANT = "default"
 
@@ -30,21 +37,38 @@ class TenantRow(NamedTuple):
 
     id: str
     name: str
+    tier: str
 
 
 class NamespaceRow(NamedTuple):
     """A namespace as the registry knows it. `file` is relative to the data directory."""
 
     id: str
+    tenant_id: str
     name: str
     file: str
 
 
-class Tombstone(NamedTuple):
-    """A file that is to be removed."""
+class KeyRow(NamedTuple):
+    """An API key as the registry knows it; an operator's has no tenant. Times in Unix seconds."""
 
-    namespace_id: str
-    file: str
+    id: str
+    tenant_id: str | None
+    hash: bytes
+    label: str
+    scopes: str
+    pattern: str
+    created_at: float
+    last_used_at: float | None
+    expires_at: float | None
+    revoked_at: float | None
+
+    def works(self, now: float) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+_KEY = ", ".join(KeyRow._fields)
 
 
 class _Control(Database):
@@ -54,123 +78,214 @@ class _Control(Database):
 class Registry:
     """An open control.db. Made by `open`, of no use after `close`."""
 
-    def __init__(self, lookups: Connection, changes: Database) -> None:
+    def __init__(self, lookups: Connection, changes: Database, clock: Clock) -> None:
         self._lookups = lookups
         self._changes = changes
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
 
     @classmethod
     async def open(cls, directory: Path, *, durability: Durability, clock: Clock) -> Self:
         """Open the registry of a data directory, made on first use."""
-        path = prepare(directory)
+        path = await asyncio.to_thread(prepare, directory)
         try:
             changes = await _Control.open(path, durability=durability, clock=clock)
         except Damaged as error:
             raise Unusable(f"{path}: {error.message}") from error
-        return cls(driver.connect(path, clock=clock), changes)
+        return cls(driver.connect(path, clock=clock), changes, clock)
 
     async def close(self) -> None:
         """Release its connections."""
         self._lookups.close()
         await self._changes.close()
 
-    # Look-ups: on the caller's thread.
+    @property
+    def now(self) -> float:
+        """Unix seconds."""
+        return self._clock()
+
+    # Look-ups, on the caller's thread.
+
+    def key(self, text: str) -> tuple[KeyRow, TenantRow | None] | None:
+        """The key with this text and its tenant, if it works now; None for an operator's tenant."""
+        id = keys.public_id(text)
+        if id is None:
+            return None
+        row = self._one(
+            f"SELECT {_KEY_AND_TENANT} FROM keys k LEFT JOIN tenants t ON t.id = k.tenant_id"  # noqa: S608
+            " WHERE k.id = ?",
+            id,
+        )
+        if row is None:
+            return None
+        key = KeyRow(*row[:10])
+        if not hmac.compare_digest(key.hash, keys.digest(text)) or not key.works(self._clock()):
+            return None
+        return key, None if key.tenant_id is None else TenantRow(*row[10:])
+
+    def keys_required(self) -> bool:
+        """Whether a key was ever made here."""
+        return self._one("SELECT value FROM facts WHERE name = 'keys_required'") is not None
 
     def tenant(self, name: str) -> TenantRow | None:
-        """A tenant by name."""
-        row = self._lookups.execute(
-            "SELECT id, name FROM tenants WHERE name = ?", (name,)
-        ).fetchone()
+        """A tenant by name; one that is being purged is gone."""
+        row = self._one(
+            "SELECT id, name, tier FROM tenants WHERE name = ? AND purging_at IS NULL", name
+        )
         return None if row is None else TenantRow(*row)
 
     def namespace(self, tenant_id: str, name: str) -> NamespaceRow | None:
         """A namespace of this tenant by name."""
-        row = self._lookups.execute(
-            "SELECT id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",
-            (tenant_id, name),
-        ).fetchone()
+        row = self._one(
+            "SELECT id, tenant_id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",
+            tenant_id,
+            name,
+        )
         return None if row is None else NamespaceRow(*row)
 
     def namespace_by_id(self, tenant_id: str, id: str) -> NamespaceRow | None:
-        """A namespace of this tenant by id; another tenant's is None like one that is not."""
-        row = self._lookups.execute(
-            "SELECT id, name, file FROM namespaces WHERE id = ? AND tenant_id = ?", (id, tenant_id)
-        ).fetchone()
+        """A namespace of this tenant by id; another tenant's is none."""
+        row = self._one(
+            "SELECT id, tenant_id, name, file FROM namespaces WHERE id = ? AND tenant_id = ?",
+            id,
+            tenant_id,
+        )
         return None if row is None else NamespaceRow(*row)
 
-    def namespaces_with_memories(self, tenant_id: str) -> list[str]:
-        """The names of this tenant's namespaces that hold memories as of the last `note`."""
-        rows = self._lookups.execute(
-            "SELECT name FROM namespaces WHERE tenant_id = ? AND memories > 0 ORDER BY name",
-            (tenant_id,),
+    def namespaces(self, tenant_id: str) -> list[tuple[NamespaceRow, float, Totals]]:
+        """A tenant's namespaces by name: row, when it was made, what it holds as of last noted."""
+        rows = self._all(
+            f"""SELECT id, tenant_id, name, file, created_at, {", ".join(Totals._fields)}
+            FROM namespaces WHERE tenant_id = ? ORDER BY name""",  # noqa: S608
+            tenant_id,
         )
-        return [name for [name] in rows]
+        return [(NamespaceRow(*row[:4]), row[4], Totals(*row[5:])) for row in rows]
 
     def totals(self, tenant_id: str) -> tuple[int, Totals]:
         """How many namespaces a tenant has, and what they hold as of the last `note`."""
-        row = self._lookups.execute(
-            """SELECT count(*), total(entries), total(states), total(memories), total(episodes),
-                total(vectors), total(bytes) FROM namespaces WHERE tenant_id = ?""",
-            (tenant_id,),
-        ).fetchone()
+        sums = ", ".join(f"total({name})" for name in Totals._fields)
+        row = self._one(
+            f"SELECT count(*), {sums} FROM namespaces WHERE tenant_id = ?",  # noqa: S608
+            tenant_id,
+        )
         return row[0], Totals(*map(int, row[1:]))
 
     def due(self, now: float, limit: int) -> list[NamespaceRow]:
         """Namespaces in which something has expired."""
-        rows = self._lookups.execute(
-            "SELECT id, name, file FROM namespaces WHERE sweep_at <= ? LIMIT ?", (now, limit)
+        rows = self._all(
+            "SELECT id, tenant_id, name, file FROM namespaces WHERE sweep_at <= ? LIMIT ?",
+            now,
+            limit,
         )
         return [NamespaceRow(*row) for row in rows]
 
-    def tombstones(self) -> list[Tombstone]:
-        """What is still to be removed."""
-        rows = self._lookups.execute("SELECT namespace_id, file FROM tombstones")
-        return [Tombstone(*row) for row in rows]
-
     def files(self) -> set[str]:
         """Every file the registry knows, relative to the data directory."""
-        rows = self._lookups.execute(
-            "SELECT file FROM namespaces UNION ALL SELECT file FROM tombstones"
-        )
-        return {file for [file] in rows}
+        return {
+            file
+            for [file] in self._all(
+                "SELECT file FROM namespaces UNION ALL"
+                " SELECT file FROM tombstones WHERE removed_at IS NULL"
+            )
+        }
 
     def rows(self, files: Iterable[str]) -> list[NamespaceRow]:
         """The namespaces of these files."""
-        found = []
-        for file in files:
-            row = self._lookups.execute(
-                "SELECT id, name, file FROM namespaces WHERE file = ?", (file,)
-            ).fetchone()
-            if row is not None:
-                found.append(NamespaceRow(*row))
-        return found
+        rows = (
+            self._one("SELECT id, tenant_id, name, file FROM namespaces WHERE file = ?", file)
+            for file in files
+        )
+        return [NamespaceRow(*row) for row in rows if row is not None]
 
-    # Changes: committed when they return.
+    # Changes, committed when they return.
 
-    async def ensure_tenant(self, name: str) -> TenantRow:
+    async def ensure_tenant(self, name: str, tier: str) -> TenantRow:
         """The tenant of this name, made if there is none."""
         row = self.tenant(name)
-        return row if row is not None else await self._changes.transact(_ensure_tenant, name)
+        return row if row is not None else await self.change(_ensure_tenant, name, tier)
 
-    async def add_namespace(self, tenant_id: str, name: str, *, id: str, file: str) -> NamespaceRow:
-        """Record a namespace whose file is prepared; the one that is there if there is one."""
-        return await self._changes.transact(_add_namespace, tenant_id, name, id, file)
+    async def add_key(
+        self,
+        key: NewKey,
+        *,
+        tenant_id: str | None,
+        label: str,
+        scopes: str,
+        pattern: str,
+        expires_at: float | None,
+    ) -> KeyRow:
+        """Record a key; from now on keys are required."""
+        row = KeyRow(
+            key.id, tenant_id, key.hash, label, scopes, pattern, self.now, None, expires_at, None
+        )
+        return await self.change(_add_key, row)
 
-    async def bury(self, namespace_id: str) -> bool:
-        """Turn a namespace into a tombstone: its name is free at once. False if it is gone."""
-        return await self._changes.transact(_bury, namespace_id)
+    async def add_namespace(
+        self, tenant_id: str, name: str, *, id: str, file: str, most: int = 0
+    ) -> NamespaceRow:
+        """Record a namespace whose file is prepared; the one that is there if there is one.
 
-    async def forget(self, namespace_id: str) -> None:
-        """Drop a tombstone whose files are gone."""
-        await self._changes.transact(_forget, namespace_id)
+        `most` is how many the tenant may have. Raises `Unauthorized` if the tenant is gone.
+        """
+        return await self.change(_add_namespace, tenant_id, name, id, file, most)
 
     async def note(self, totals: Iterable[tuple[str, Totals, float | None]]) -> None:
         """Record what namespaces hold and when they next need a sweep."""
-        await self._changes.transact(_note, list(totals))
+        await self.change(_note, list(totals))
+
+    async def change(
+        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit of work that changes the registry."""
+        result = await self._changes.transact(unit, *args, **kwargs)
+        self._refresh()
+        return result
+
+    async def query(
+        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit of work that reads much of the registry, on its thread."""
+        return await self._changes.read(unit, *args, **kwargs)
+
+    async def erase_leftovers(self) -> None:
+        """Erase if something was deleted since the last time."""
+        if self._changes.leftovers:
+            await self.erase()
+
+    async def erase(self) -> bool:
+        """Cut the WAL, in which deleted rows still lie; False if somebody was reading."""
+        self._refresh()
+        return await self._changes.checkpoint()
+
+    def _one(self, sql: str, *parameters: Any) -> Any:
+        if not self._lookups.in_transaction:
+            # The look-ups of one round of the loop share a snapshot, and so the system calls that
+            # begin and end it. A request that is read after this runs after `_refresh`.
+            self._lookups.execute("BEGIN")
+            self._loop.call_soon(self._refresh)
+        return self._lookups.execute(sql, parameters).fetchone()
+
+    def _all(self, sql: str, *parameters: Any) -> Sequence[Any]:
+        return self._lookups.execute(sql, parameters).fetchall()
+
+    def _refresh(self) -> None:
+        # The connection may be closed by then.
+        with contextlib.suppress(driver.sqlite3.ProgrammingError):
+            if self._lookups.in_transaction:
+                self._lookups.execute("COMMIT")
+
+
+_KEY_AND_TENANT = ", ".join(f"k.{field}" for field in KeyRow._fields) + ", t.id, t.name, t.tier"
 
 
 def new_id() -> str:
     """A namespace's id: 60 random bits as hexadecimal, so that a UUID has room for it."""
     return f"{secrets.randbits(60):015x}"
+
+
+def is_id(text: str) -> bool:
+    """Whether this could be a namespace's id."""
+    return re.fullmatch("[0-9a-f]{15}", text) is not None
 
 
 def file_of(tenant_id: str, name: str, namespace_id: str) -> str:
@@ -202,49 +317,66 @@ def prepare(directory: Path) -> Path:
     return path
 
 
-def _ensure_tenant(connection: Connection, name: str) -> TenantRow:
+def _ensure_tenant(connection: Connection, name: str, tier: str) -> TenantRow:
     connection.execute(
-        "INSERT INTO tenants (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        (secrets.token_hex(8), name, connection.now),
+        "INSERT INTO tenants (id, name, tier, created_at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (secrets.token_hex(8), name, tier, connection.now),
     )
-    row = connection.execute("SELECT id, name FROM tenants WHERE name = ?", (name,)).fetchone()
+    row = connection.execute(
+        "SELECT id, name, tier FROM tenants WHERE name = ? AND purging_at IS NULL", (name,)
+    ).fetchone()
+    if row is None:
+        raise Invalid("A tenant of this name is being purged; try again when that is done.")
     return TenantRow(*row)
 
 
+def _add_key(connection: Connection, row: KeyRow) -> KeyRow:
+    connection.execute(
+        f"INSERT INTO keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        row,
+    )
+    connection.execute(
+        "INSERT INTO facts (name, value) VALUES ('keys_required', 1) ON CONFLICT DO NOTHING"
+    )
+    return row
+
+
 def _add_namespace(
-    connection: Connection, tenant_id: str, name: str, id: str, file: str
+    connection: Connection, tenant_id: str, name: str, id: str, file: str, most: int
 ) -> NamespaceRow:
+    if (
+        connection.execute(
+            "SELECT 1 FROM tenants WHERE id = ? AND purging_at IS NULL", (tenant_id,)
+        ).fetchone()
+        is None
+    ):
+        raise Unauthorized("This tenant is gone, and its keys with it.")
     connection.execute(
         "INSERT INTO namespaces (id, tenant_id, name, file, created_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (tenant_id, name) DO NOTHING",
         (id, tenant_id, name, file, connection.now),
     )
+    if most:
+        [count] = connection.execute(
+            "SELECT count(*) FROM namespaces WHERE tenant_id = ?", (tenant_id,)
+        ).fetchone()
+        if count > most:
+            raise QuotaExceeded(
+                f"This tenant has its {most} agents (namespaces); remove one first.",
+                limit=most,
+                resets_at=None,
+            )
     row = connection.execute(
-        "SELECT id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?", (tenant_id, name)
+        "SELECT id, tenant_id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",
+        (tenant_id, name),
     ).fetchone()
     return NamespaceRow(*row)
 
 
-def _bury(connection: Connection, namespace_id: str) -> bool:
-    row = connection.execute(
-        "DELETE FROM namespaces WHERE id = ? RETURNING file", (namespace_id,)
-    ).fetchone()
-    if row is None:
-        return False
-    connection.execute(
-        "INSERT INTO tombstones (namespace_id, file, created_at) VALUES (?, ?, ?)",
-        (namespace_id, row[0], connection.now),
-    )
-    return True
-
-
-def _forget(connection: Connection, namespace_id: str) -> None:
-    connection.execute("DELETE FROM tombstones WHERE namespace_id = ?", (namespace_id,))
-
-
 def _note(connection: Connection, totals: list[tuple[str, Totals, float | None]]) -> None:
+    columns = ", ".join(f"{name} = ?" for name in Totals._fields)
     connection.executemany(
-        """UPDATE namespaces SET entries = ?, states = ?, memories = ?, episodes = ?, vectors = ?,
-            bytes = ?, sweep_at = ? WHERE id = ?""",
+        f"UPDATE namespaces SET {columns}, sweep_at = ? WHERE id = ?",  # noqa: S608
         [(*held, sweep_at, namespace_id) for namespace_id, held, sweep_at in totals],
     )

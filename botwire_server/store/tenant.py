@@ -7,14 +7,17 @@ tenant's id or a path.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from botwire_server.errors import Closed, Unavailable
-from botwire_server.store import names
+from botwire_server.errors import Closed, Damaged, Forbidden, Unavailable
+from botwire_server.store import names, sweeping, usage
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
+from botwire_server.store.keys import Grant
 from botwire_server.store.namespace import Limits, Namespace, Totals
 from botwire_server.store.registry import TenantRow
+from botwire_server.store.usage import Call
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,49 +28,92 @@ ATTEMPTS = 5
 
 
 class Tenant:
-    """One tenant, within its limits."""
+    """One tenant, within its limits and what the key allows. `call` is whom usage counts for."""
 
-    __slots__ = ("_directory", "_limits", "_row")
+    __slots__ = ("_directory", "_grant", "_limits", "_row", "call")
 
-    def __init__(self, directory: DataDirectory, row: TenantRow, limits: Limits) -> None:
+    def __init__(
+        self, directory: DataDirectory, row: TenantRow, *, limits: Limits, grant: Grant, call: Call
+    ) -> None:
         self._directory = directory
         self._row = row
         self._limits = limits
+        self._grant = grant
+        self.call = call
 
     def namespace(self, name: str) -> NamespaceRef:
         """A namespace by name, whether it exists or not. Raises `Invalid`."""
         names.check(name, "namespace", longest=names.LONGEST_NAMESPACE)
-        return NamespaceRef(self._directory, self._row, name, self._limits)
+        return NamespaceRef(self, name)
 
-    def namespace_by_id(self, id: str) -> NamespaceRef | None:
-        """A namespace of this tenant by its id, if it exists."""
-        row = self._directory.find_by_id(self._row, id)
-        return None if row is None else self.namespace(row.name)
+    def namespace_name(self, id: str) -> str | None:
+        """The name of the namespace with this id, if it is one of this tenant's."""
+        row = self._directory.registry.namespace_by_id(self._row.id, id)
+        return None if row is None else row.name
 
-    async def with_memories(self) -> list[NamespaceRef]:
-        """The namespaces that hold memories."""
-        return [self.namespace(name) for name in await self._directory.with_memories(self._row)]
+    def namespaces(self) -> list[str]:
+        """The names of the namespaces that the key may read."""
+        rows = self._directory.registry.namespaces(self._row.id)
+        return [row.name for row, _, _ in rows if self._grant.allows("read", row.name)]
+
+    async def namespaces_with(self, kind: str) -> list[str]:
+        """The names of those that hold something of a kind: a field of `Totals`."""
+        await self._directory.note_changes()
+        return [
+            row.name
+            for row, _, held in self._directory.registry.namespaces(self._row.id)
+            if getattr(held, kind) and self._grant.allows("read", row.name)
+        ]
+
+    async def namespaces_with_episodes(self) -> list[str]:
+        """The names of those in which there are episodes."""
+        return await self.namespaces_with("episodes")
 
     async def totals(self) -> tuple[int, Totals]:
-        """How many namespaces there are, and what they hold."""
-        return await self._directory.totals(self._row)
+        """How many namespaces the key may read, and what they hold."""
+        count, held = await self._directory.totals(self._row)
+        if self._grant.allows_everywhere("read"):
+            return count, held
+        rows = [
+            held
+            for row, _, held in self._directory.registry.namespaces(self._row.id)
+            if self._grant.allows("read", row.name)
+        ]
+        return len(rows), Totals(*map(sum, zip(*rows, strict=True))) if rows else Totals()
+
+    async def usage(self) -> dict[str, Any]:
+        """Calls and holdings, as `usage.report` tells them."""
+        if not self._grant.allows_everywhere("read"):
+            raise Forbidden("This key may not read the whole tenant's usage.")
+        await self._directory.settle()
+        return await self._directory.registry.query(usage.report, self._row.id)
+
+    def count_embeddings(self, embeddings: int) -> None:
+        """Count texts that were embedded for this call."""
+        self._directory.ledger.count_embeddings(self.call, embeddings)
+
+    async def require_room_for_vectors(self, vectors: int) -> None:
+        """Raise `QuotaExceeded` unless so many vectors more are within the limits."""
+        if self._limits.vectors:
+            await self._directory.require_room(self._row, self._limits, vectors=vectors)
 
 
 class NamespaceRef:
     """A name inside a tenant. What it names is opened when asked for, and made when written to.
 
-    A namespace that does not exist reads like an empty one, and reading creates nothing.
+    A namespace that does not exist reads like an empty one, and reading creates nothing. Every
+    verb raises `Forbidden` where the key's scopes or pattern do not cover it.
     """
 
-    __slots__ = ("_directory", "_limits", "_name", "_tenant")
+    __slots__ = ("_directory", "_grant", "_limits", "_name", "_tenant", "_tenant_row")
 
-    def __init__(
-        self, directory: DataDirectory, tenant: TenantRow, name: str, limits: Limits
-    ) -> None:
-        self._directory = directory
+    def __init__(self, tenant: Tenant, name: str) -> None:
         self._tenant = tenant
+        self._directory = tenant._directory
+        self._tenant_row = tenant._row
+        self._limits = tenant._limits
+        self._grant = tenant._grant
         self._name = name
-        self._limits = limits
 
     @property
     def name(self) -> str:
@@ -78,6 +124,7 @@ class NamespaceRef:
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that reads."""
+        self._require("read")
         return await self._run(Namespace.read, unit, *args, **kwargs)
 
     async def write(
@@ -87,6 +134,9 @@ class NamespaceRef:
 
         Raises `QuotaExceeded` over a limit: then nothing was stored.
         """
+        self._require("write")
+        if self._limits.storage_bytes:
+            await self._directory.require_room(self._tenant_row, self._limits)
         for _ in range(ATTEMPTS):
             try:
                 return await (await self._made()).write(unit, self._limits, *args, **kwargs)
@@ -94,16 +144,41 @@ class NamespaceRef:
                 continue
         raise _given_up()
 
+    async def update(
+        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit that only changes what is there: like `write`, but it makes no namespace."""
+        self._require("write")
+        if self._limits.storage_bytes:
+            await self._directory.require_room(self._tenant_row, self._limits)
+        return await self._run(Namespace.write, unit, self._limits, *args, **kwargs)
+
     async def delete(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that only removes; never refused for a quota."""
+        self._require("write")
         return await self._run(Namespace.delete, unit, *args, **kwargs)
 
     async def purge(self) -> Totals | None:
         """Remove the namespace, file and all; what it held, or None if there was none."""
-        row = self._directory.find(self._tenant, self._name)
-        return None if row is None else await self._directory.purge(row)
+        self._require("purge")
+        row = self._directory.find(self._tenant_row, self._name)
+        if row is None:
+            return None
+        # What has expired is gone already, and not counted. What is damaged goes as it is.
+        with suppress(Damaged):
+            await self._run(Namespace.delete, sweeping.sweep)
+        actor = self._tenant.call.key_id or "open"
+        receipt = await self._directory.purge_namespace(row, actor=actor)
+        return None if receipt is None else Totals(*(receipt[name] for name in Totals._fields))
+
+    def _require(self, scope: str) -> None:
+        if not self._grant.allows(scope, self._name):
+            raise Forbidden(
+                f"This key may not {scope} here: its scopes or its namespace pattern do not "
+                "cover it."
+            )
 
     async def _run(self, verb: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         for _ in range(ATTEMPTS):
@@ -114,15 +189,17 @@ class NamespaceRef:
         raise _given_up()
 
     async def _existing(self) -> Namespace:
-        row = self._directory.find(self._tenant, self._name)
+        row = self._directory.find(self._tenant_row, self._name)
         if row is None:
             return self._directory.nowhere
         return self._directory.pool.get(row) or await self._directory.pool.open(row)
 
     async def _made(self) -> Namespace:
-        row = self._directory.find(self._tenant, self._name)
+        row = self._directory.find(self._tenant_row, self._name)
         if row is None:
-            row = await self._directory.create(self._tenant, self._name)
+            row = await self._directory.create(
+                self._tenant_row, self._name, most=self._limits.agents
+            )
         return self._directory.pool.get(row) or await self._directory.pool.open(row)
 
 

@@ -9,7 +9,7 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import unquote_to_bytes
 
@@ -18,15 +18,18 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
+from botwire_server import tiers
 from botwire_server.config import Config
 from botwire_server.errors import Internal, Invalid, NotFound, Refusal, Unusable
 from botwire_server.logs import describe
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Clock
 from botwire_server.store.housekeeping import Housekeeping
+from botwire_server.store.operator import Operator
 from botwire_server.store.pool import capacity
 from botwire_server.store.registry import DEFAULT_TENANT
-from botwire_server.web import botwire
+from botwire_server.summarizer import summarizer
+from botwire_server.web import admin, botwire, mnemora
 from botwire_server.web.auth import Door
 from botwire_server.web.dialect import Dialect
 from botwire_server.web.request_log import RequestLog
@@ -49,15 +52,26 @@ class App:
 
     def __init__(self, config: Config, *, clock: Clock, request_log: RequestLog | None) -> None:
         self.config = config
-        self.dialects: Sequence[Dialect] = [botwire.dialect(hosted=config.profile == "hosted")]
+        self._summarizer = summarizer(config.summarizer, config.summarizer_key)
+        self.dialects: Sequence[Dialect] = [
+            admin.dialect(self._operator),
+            mnemora.dialect(
+                checkpoint_ids=config.checkpoint_rule == "id", summarizer=self._summarizer
+            ),
+            botwire.dialect(hosted=config.profile == "hosted"),
+        ]
         self._clock = clock
         self._request_log = request_log
+        self.directory: DataDirectory
         self._door: Door
         # Why it could not start.
         self.failure: Unusable | None = None
+        # The key that the first start beyond this machine made, to be shown once.
+        self.first_key: str | None = None
         self._public = frozenset[str]().union(*(dialect.public for dialect in self.dialects))
         self._router = Router(
-            [resource for dialect in self.dialects for resource in dialect.routes],
+            # Prefixes keep them apart; those that are asked most are tried first.
+            [resource for dialect in reversed(self.dialects) for resource in dialect.routes],
             redirect_slashes=False,
             default=_no_route,
         )
@@ -74,8 +88,32 @@ class App:
     def refuse(self, path: str, error: Refusal, request_id: str = "") -> Response:
         """The answer for a refusal, in the dialect of the path."""
         path = "/" + path.lstrip("/")
-        dialect = next(d for d in self.dialects if path.startswith(d.prefix))
-        return dialect.refuse(error, request_id)
+        return self._dialect(path).refuse(error, request_id)
+
+    def _dialect(self, path: str) -> Dialect:
+        return next(dialect for dialect in self.dialects if path.startswith(dialect.prefix))
+
+    def _operator(self, key_id: str) -> Operator:
+        """What the operator with this key may do."""
+        directory = self.directory
+        return Operator(
+            directory.registry,
+            self._door.tiers,
+            actor=key_id,
+            finish_purge=directory.finish_purge,
+            settle=directory.settle,
+        )
+
+    async def _admit(self, scope: Scope, header: Mapping[bytes, bytes]) -> None:
+        """Let in who may come in, before any route is looked at: `tenant` or `operator`."""
+        path = scope["path"]
+        dialect = self._dialect(path)
+        if path in dialect.public:
+            self._door.admit_anybody(scope["headers"], header)
+        elif dialect.operator:
+            scope["operator"] = self._door.admit_operator(header)
+        else:
+            scope["tenant"] = await self._door.admit(scope["headers"], header)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -96,7 +134,7 @@ class App:
                 scope["request_id"] = request_id
                 scope["started"] = started
                 scope["header"] = header = dict(scope["headers"])
-                scope["tenant"] = self._door.admit(scope["headers"], header)
+                await self._admit(scope, header)
                 await self._router(scope, receive, answer)
             except Refusal as error:
                 await self.refuse(scope["path"], error, request_id)(scope, receive, answer)
@@ -141,8 +179,9 @@ class App:
             most_open=config.open_namespaces or capacity(),
         )
         try:
-            tenant = await directory.registry.ensure_tenant(DEFAULT_TENANT)
-            self._door = Door(directory, tenant, config)
+            self._door = Door(directory, config)
+            self.directory = directory
+            await self._make_first_key()
             housekeeping = Housekeeping(directory, self._clock)
             housekeeping.start()
             try:
@@ -151,8 +190,19 @@ class App:
                 await housekeeping.stop()
         finally:
             await directory.close()
+            await self._summarizer.close()
             if self._request_log is not None:
                 self._request_log.flush()
+
+    async def _make_first_key(self) -> None:
+        """Beyond this machine keys are required: if there is none, make the first."""
+        registry = self.directory.registry
+        if self.config.loopback or self.config.insecure_open or registry.keys_required():
+            return
+        operator = self._operator("first start")
+        await registry.ensure_tenant(DEFAULT_TENANT, tiers.UNLIMITED)
+        made = await operator.create_key(DEFAULT_TENANT, label="made at the first start")
+        self.first_key = made["key"]
 
 
 async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,3 +224,6 @@ def _normalize(scope: Scope) -> None:
             unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
             raise Invalid("The path is no valid UTF-8.", where=("path",)) from None
+        # The routes' patterns end in `$`, which a line break at the end of a name would pass.
+        if "\n" in scope["path"]:
+            raise Invalid("The path holds a control character.", where=("path",))

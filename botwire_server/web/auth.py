@@ -1,40 +1,131 @@
-"""Who is asking: credentials become a `Tenant`, or the request is refused.
+"""Who is asking: credentials become a `Tenant` or an operator, or the request is refused.
 
-While no key is required, a server on localhost could be asked by any web page its user visits;
-`protect` refuses what only a foreign page would send.
+The tenant comes from the key, always. Until a key was made the server is open: without a key the
+tenant is `default`, and any key presented opens a sandbox of its own, so that code for many
+tenants can be tried with nothing set up. While it is open, any web page its user visits could
+ask it; `protect` refuses what only a foreign page would send.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 from collections.abc import Mapping, Sequence
 
+from botwire_server import tiers
 from botwire_server.config import Config
-from botwire_server.errors import ForeignOrigin, Misdirected
+from botwire_server.errors import Forbidden, ForeignOrigin, Misdirected, Unauthorized, Unavailable
+from botwire_server.store import keys
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.namespace import Limits
-from botwire_server.store.registry import TenantRow
+from botwire_server.store.registry import DEFAULT_TENANT, TenantRow
 from botwire_server.store.tenant import Tenant
+from botwire_server.store.usage import NO_KEY, Call
 
-Headers = Sequence[tuple[bytes, bytes]]
+RawHeaders = Sequence[tuple[bytes, bytes]]
+Headers = Mapping[bytes, bytes]
 
 LOCAL_HOSTS = frozenset({b"localhost", b"127.0.0.1", b"[::1]"})
 
 
 class Door:
-    """Turns the headers of a request into the tenant that is asking."""
+    """Turns the headers of a request into who is asking.
 
-    def __init__(self, directory: DataDirectory, tenant: TenantRow, config: Config) -> None:
-        limits = Limits(daily_writes=config.write_limit, namespace_bytes=config.size_limit)
-        self._tenant = Tenant(directory, tenant, limits)
+    `header` holds the last of each of the raw `headers`, by name in lower case.
+    """
+
+    def __init__(self, directory: DataDirectory, config: Config) -> None:
+        self._directory = directory
+        self._registry = directory.registry
         self._local = config.loopback
+        self.tiers = tiers.load(config.tiers or config.data_dir / tiers.FILE)
+        self._limits = {name: _limits(tier, config) for name, tier in self.tiers.items()}
 
-    def admit(self, headers: Headers, header: Mapping[bytes, bytes]) -> Tenant:
-        """The tenant that is asking; `header` holds the last of each of the `headers`."""
+    async def admit(self, headers: RawHeaders, header: Headers) -> Tenant:
+        """The tenant that is asking; the call is counted and within its tier."""
+        credential = presented(header)
+        found = None if credential is None else self._registry.key(credential)
+        if found is not None:
+            key, row = found
+            if row is None:
+                raise Forbidden("An operator's key cannot reach tenants' data; use a tenant's key.")
+            grant = keys.grant(key.scopes, key.pattern)
+            call = Call(row.id, key.id)
+        else:
+            self._require_open(headers, header)
+            name = DEFAULT_TENANT if credential is None else sandbox(credential)
+            row = await self._registry.ensure_tenant(name, tiers.UNLIMITED)
+            grant = keys.UNLIMITED
+            call = Call(row.id, NO_KEY)
+        tier, limits = self._tier(row)
+        self._directory.ledger.count(call, tier.calls_per_day)
+        return Tenant(self._directory, row, limits=limits, grant=grant, call=call)
+
+    def admit_operator(self, header: Headers) -> str:
+        """The id of the operator's key that is asking."""
+        credential = presented(header)
+        found = None if credential is None else self._registry.key(credential)
+        if found is None:
+            raise Unauthorized(_UNKNOWN)
+        key, row = found
+        if row is not None:
+            raise Forbidden("A tenant's key cannot operate the server; use an operator's key.")
+        return key.id
+
+    def admit_anybody(self, headers: RawHeaders, header: Headers) -> None:
+        """For what needs no key; an open server still refuses foreign pages."""
+        if not self._registry.keys_required():
+            protect(headers, header, local=self._local)
+
+    def _require_open(self, headers: RawHeaders, header: Headers) -> None:
+        if self._registry.keys_required():
+            raise Unauthorized(_UNKNOWN)
         protect(headers, header, local=self._local)
-        return self._tenant
+
+    def _tier(self, row: TenantRow) -> tuple[tiers.Tier, Limits]:
+        try:
+            return self.tiers[row.tier], self._limits[row.tier]
+        except KeyError:
+            raise Unavailable(
+                "This tenant's tier is not among those the server started with; its operator "
+                "has to restart it."
+            ) from None
 
 
-def protect(headers: Headers, header: Mapping[bytes, bytes], *, local: bool) -> None:
+_UNKNOWN = (
+    "This needs an API key that works: send it as Authorization: Bearer, as X-API-Key, or as the "
+    "user name in the URL."
+)
+
+
+def presented(header: Headers) -> str | None:
+    """The credential in the headers, None where there is none.
+
+    Two that differ are refused: whichever was taken, somebody would have meant the other.
+    """
+    authorization = header.get(b"authorization")
+    api_key = header.get(b"x-api-key")
+    if authorization is None:
+        return None if api_key is None else _text(api_key)
+    scheme, _, value = authorization.partition(b" ")
+    if scheme.lower() == b"bearer":
+        credential = _text(value.strip())
+    elif scheme.lower() == b"basic":
+        credential = _basic(value.strip())
+    else:
+        raise Unauthorized(_UNKNOWN)
+    if api_key is not None and _text(api_key) != credential:
+        raise Unauthorized("Two different API keys were sent; send one.")
+    return credential
+
+
+def sandbox(credential: str) -> str:
+    """The name of the tenant that a credential opens on an open server."""
+    return f"sandbox-{hashlib.sha256(credential.encode()).hexdigest()[:24]}"
+
+
+def protect(headers: RawHeaders, header: Headers, *, local: bool) -> None:
     """Refuse what a web page of somebody else would send to an open server.
 
     With `local`, the Host header must name this machine: another name that resolves here is how
@@ -52,10 +143,40 @@ def protect(headers: Headers, header: Mapping[bytes, bytes], *, local: bool) -> 
         raise ForeignOrigin("This server does not answer requests from other sites.")
 
 
+def _limits(tier: tiers.Tier, config: Config) -> Limits:
+    return Limits(
+        daily_writes=_stricter(tier.writes_per_day, config.write_limit),
+        namespace_bytes=config.size_limit,
+        storage_bytes=tier.storage_bytes,
+        vectors=tier.vectors,
+        agents=tier.agents,
+    )
+
+
+def _stricter(one: int, other: int) -> int:
+    return min(one, other) if one and other else one or other
+
+
+def _basic(value: bytes) -> str:
+    """The key in `KEY:` or `x:KEY`."""
+    try:
+        user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        raise Unauthorized(_UNKNOWN) from None
+    return user if user.startswith(keys.PREFIX) or not password else password
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Unauthorized(_UNKNOWN) from None
+
+
 def _without_port(host: bytes) -> bytes:
     name, colon, port = host.rpartition(b":")
     return name if colon and port.isdigit() else host
 
 
-def _repeated(headers: Headers, header: Mapping[bytes, bytes], name: bytes) -> bool:
+def _repeated(headers: RawHeaders, header: Headers, name: bytes) -> bool:
     return len(header) != len(headers) and sum(key == name for key, _ in headers) > 1

@@ -138,6 +138,14 @@ def number(fields: Mapping[str, Any], name: str, *, least: float, most: float) -
     return value
 
 
+def text(fields: Mapping[str, Any], name: str) -> str | None:
+    """The string in a field of the body, or None where it is missing or null."""
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise Invalid(f"{name} must be a string.", where=("body", name))
+    return value
+
+
 def query(request: Request, *known: str, strict: bool) -> dict[str, str]:
     """The query's parameters among `known`. `strict` refuses others, as a write must.
 

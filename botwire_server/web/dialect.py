@@ -45,6 +45,7 @@ STATUS: Mapping[type[Refusal], int] = {
     QuotaExceeded: 429,
     Unavailable: 503,
     Internal: 500,
+    Refusal: 400,  # what never reached the app; the protocol has statuses of its own for it
 }
 
 
@@ -79,13 +80,15 @@ class Dialect:
     """A wire dialect.
 
     It answers the paths that begin with `prefix`. `public` are those that need no key. `refuse`
-    makes the answer for a refusal; the status is its own, `headers_of` are common to all.
+    makes the answer for a refusal; the status is its own, `headers_of` are common to all. With
+    `operator` it takes operators' keys only, and nobody else's.
     """
 
     prefix: str
     routes: Sequence[Resource]
     refuse: Callable[[Refusal, str], Response]
     public: frozenset[str] = frozenset()
+    operator: bool = False
 
 
 def of_class(error: Refusal, table: Mapping[type[Refusal], T]) -> T:

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from botwire_server.errors import (
     Conflict,
     Forbidden,
+    Internal,
     Invalid,
     InvalidJson,
     Misdirected,
@@ -25,6 +26,7 @@ from botwire_server.errors import (
     Refusal,
     TooLarge,
     Unauthorized,
+    Unavailable,
 )
 from botwire_server.web.body import Json
 from botwire_server.web.dialect import STATUS, headers_of, of_class
@@ -46,10 +48,10 @@ CODES: Mapping[type[Refusal], str] = {
     Conflict: "VERSION_CONFLICT",
     TooLarge: "PAYLOAD_TOO_LARGE",
     QuotaExceeded: "RATE_LIMITED",
-    Refusal: "INTERNAL_ERROR",
+    Unavailable: "INTERNAL_ERROR",
+    Internal: "INTERNAL_ERROR",
+    Refusal: "VALIDATION_ERROR",
 }
-
-STATUSES: Mapping[type[Refusal], int] = {**STATUS, Refusal: 500}
 
 
 def success(
@@ -68,7 +70,7 @@ def refuse(error: Refusal, request_id: str) -> Response:
             "error": {"code": of_class(error, CODES), "message": error.message},
             "meta": {"request_id": request_id},
         },
-        of_class(error, STATUSES),
+        of_class(error, STATUS),
         headers_of(error),
     )
 

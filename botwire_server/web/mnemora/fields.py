@@ -29,13 +29,19 @@ async def read_fields(request: Request, *, most: int | None = None) -> Fields:
     Raises like `read_json`.
     """
     body = await read_body(request)
-    return object_of(body, most=most)
+    if most is not None:
+        refuse_longer(body, most)
+    return object_of(body)
 
 
-def object_of(body: bytes, *, most: int | None = None) -> Fields:
-    """Decode a body; see `read_fields`."""
-    if most is not None and len(body) > most:
+def refuse_longer(body: bytes, most: int) -> None:
+    """Raise `TooLarge` for a body of more than `most` bytes."""
+    if len(body) > most:
         raise TooLarge(f"The body is larger than {most} bytes; send less at once.")
+
+
+def object_of(body: bytes) -> Fields:
+    """Decode a body; see `read_fields`."""
     value = parse_json(body) if body else {}
     if not isinstance(value, dict):
         raise Invalid('The body must be a JSON object, such as {"agent_id": "a"}.', where=("body",))

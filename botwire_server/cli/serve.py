@@ -1,9 +1,7 @@
-"""The command line. Every setting is an option and a BOTWIRE_SERVER_* variable."""
+"""`botwire-server serve`: the server process. Its options are the fields of `Config`."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
@@ -14,7 +12,7 @@ import click
 import uvicorn
 
 from botwire_server import __version__
-from botwire_server.config import Config, refuse_unknown_variables, variable
+from botwire_server.config import Config, variable
 from botwire_server.errors import Unusable
 from botwire_server.logs import configure
 from botwire_server.store.pool import raise_descriptor_limit
@@ -23,15 +21,6 @@ from botwire_server.web.protocol import protocol
 from botwire_server.web.request_log import RequestLog
 
 SHUTDOWN_SECONDS = 10
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="botwire-server")
-def cli() -> None:
-    """Memory for AI agents, on your own machine.
-
-    Start with `botwire-server serve`: it needs no option and prints what to do next.
-    """
 
 
 def settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -51,19 +40,23 @@ def _option(setting: Field[Any], hint: Any) -> dict[str, Any]:
     options: dict[str, Any] = {"help": setting.metadata["help"], "default": setting.default}
     if setting.default is MISSING:
         options["default"] = None
+    if setting.metadata.get("secret"):
+        options["hidden"] = True
     if hint is bool:
         return options | {"is_flag": True}
     if get_origin(hint) is Literal:
         options["type"] = click.Choice(get_args(hint))
     elif "least" in setting.metadata:
         options["type"] = click.IntRange(setting.metadata["least"], setting.metadata.get("most"))
-    elif setting.name == "data_dir":
+    elif hint is Path:
         options["type"] = click.Path(file_okay=False, path_type=Path, resolve_path=True)
+    elif hint == Path | None:
+        options["type"] = click.Path(exists=True, dir_okay=False, path_type=Path)
     options["show_default"] = setting.metadata.get("shown", True)
     return options
 
 
-@cli.command()
+@click.command()
 @settings
 def serve(**options: Any) -> None:
     """Serve the memory until SIGTERM or Ctrl-C.
@@ -74,15 +67,7 @@ def serve(**options: Any) -> None:
       export BOTWIRE_URL=http://127.0.0.1:8000
       python -c 'from botwire import Memory; Memory("hello").set("name", "Ada")'
     """
-    known = {variable(setting.name) for setting in fields(Config)}
-    refuse_unknown_variables(os.environ, known)
     config = Config(**{name: value for name, value in options.items() if value is not None})
-    if not config.loopback and not config.insecure_open:
-        raise Unusable(
-            f"{config.host} is reachable from other machines and no API key is required: bind "
-            "127.0.0.1 behind a reverse proxy, or say --insecure-open if everybody may read, "
-            "change and delete everything."
-        )
     configure(config.log_level, config.log_format)
     raise_descriptor_limit()
     logs_requests = config.log_level in ("debug", "info")
@@ -124,45 +109,46 @@ class _Server(uvicorn.Server):
                 f"Cannot listen on {config.host} port {config.port}: it is taken or not this "
                 "machine's; name another --port or --host."
             ) from None
-        click.echo(welcome(config, self.servers[0].sockets[0].getsockname()[1]))
+        click.echo(welcome(self._app, self.servers[0].sockets[0].getsockname()[1]))
 
 
-def welcome(config: Config, port: int) -> str:
+def welcome(app: App, port: int) -> str:
     """What a start prints: where data lies, the address, the mode, and how to point a client."""
+    config = app.config
     host = f"[{config.host}]" if ":" in config.host else config.host
     reachable = "localhost" if config.host in ("0.0.0.0", "::") else host
+    keyed = app.directory.registry.keys_required()
+    if keyed:
+        mode = "keys: every request needs an API key"
+    elif config.loopback:
+        mode = "open: no key needed, this machine only"
+    else:
+        mode = "open: no key needed, EVERYBODY who reaches this port"
+    key = app.first_key or ("KEY" if keyed else None)
     lines = [
         f"botwire-server {__version__}",
         f"  data     {config.data_dir}",
         f"  address  http://{host}:{port}",
-        "  mode     open: no key needed, "
-        + ("this machine only" if config.loopback else "EVERYBODY who reaches this port"),
+        f"  mode     {mode}",
         "",
         "Point a client at it:",
-        f"  export BOTWIRE_URL=http://{reachable}:{port}",
+        f"  export BOTWIRE_URL=http://{key + '@' if key else ''}{reachable}:{port}",
         "  pip install botwire",
         """  python -c 'from botwire import Memory; m = Memory("hello"); m.set("name", "Ada"); """
         """print(m.get("name"))'""",
         "",
     ]
-    if not config.loopback:
+    if app.first_key is not None:
+        lines += [
+            "This address can be reached from other machines, so keys are required. There was",
+            "none: tenant default was made, and its first key, which is shown only now:",
+            f"  {app.first_key}",
+            "",
+        ]
+    if config.insecure_open:
         lines.insert(
             0,
-            "WARNING: --insecure-open: everybody who reaches this port can read, change and "
-            "delete everything.",
+            "WARNING: --insecure-open: while no key exists, everybody who reaches this port can "
+            "read, change and delete everything.",
         )
     return "\n".join(lines)
-
-
-def main() -> None:
-    """The console script: a refusal to start is one sentence and exit code 1."""
-    try:
-        cli(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(130)
-    except Unusable as error:
-        click.echo(f"botwire-server: {error.message}", err=True)
-        sys.exit(1)

@@ -1,0 +1,58 @@
+"""The command line. Every setting of a server is an option and a BOTWIRE_SERVER_* variable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import click
+
+from botwire_server import __version__
+from botwire_server.cli import keys, namespaces, reports, serve, tenants
+from botwire_server.config import refuse_unknown_variables
+from botwire_server.errors import Refusal, Unusable
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="botwire-server")
+def cli() -> None:
+    """Memory for AI agents, on your own machine.
+
+    \b
+    Start with `botwire-server serve`: it needs no option and prints what to do next.
+    To give every customer a key of their own:
+      botwire-server tenants create acme
+      botwire-server keys create acme
+    """
+
+
+cli.add_command(serve.serve)
+cli.add_command(tenants.tenants)
+cli.add_command(keys.keys)
+cli.add_command(namespaces.namespaces)
+cli.add_command(reports.usage)
+cli.add_command(reports.audit)
+
+
+def variables(command: click.Command) -> set[str]:
+    """The environment variables that a command and those below it read."""
+    found = {str(parameter.envvar) for parameter in command.params if parameter.envvar}
+    if isinstance(command, click.Group):
+        found = found.union(*map(variables, command.commands.values()))
+    return found
+
+
+def main() -> None:
+    """The console script: a refusal is one sentence and exit code 1."""
+    try:
+        refuse_unknown_variables(os.environ, variables(cli))
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)
+    except (Unusable, Refusal) as error:
+        click.echo(f"botwire-server: {error.message}", err=True)
+        sys.exit(1)

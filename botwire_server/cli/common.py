@@ -1,0 +1,164 @@
+"""What the operator's commands share: options, the registry, tables, progress."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+
+from botwire_server import tiers
+from botwire_server.config import Config, variable
+from botwire_server.errors import Unusable
+from botwire_server.store import purges
+from botwire_server.store.directory import DataDirectory, make_directory
+from botwire_server.store.driver import require_driver
+from botwire_server.store.operator import Operator
+from botwire_server.store.registry import Registry
+
+T = TypeVar("T")
+
+ACTOR = "command line"
+POLL_SECONDS = 0.1
+MOST_OPEN = 32
+
+
+def common(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command --data-dir, --tiers and --json."""
+    for option in (
+        click.option(
+            "--data-dir",
+            envvar=variable("data_dir"),
+            default=lambda: Config().data_dir,
+            show_default="the user data directory",
+            type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
+            help="Where the server stores everything.",
+        ),
+        click.option(
+            "--tiers",
+            "tiers_file",
+            envvar=variable("tiers"),
+            type=click.Path(dir_okay=False, path_type=Path),
+            show_default="tiers.toml in the data directory",
+            help="TOML file with tiers of limits.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+    ):
+        command = option(command)
+    return command
+
+
+def operate(
+    data_dir: Path, tiers_file: Path | None, action: Callable[[Operator], Awaitable[T]]
+) -> T:
+    """Run what an operator does on a data directory, whether a server runs there or not."""
+
+    async def run() -> T:
+        async with opened(data_dir, tiers_file) as (operator, _):
+            return await action(operator)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def opened(
+    data_dir: Path, tiers_file: Path | None
+) -> AsyncIterator[tuple[Operator, Registry]]:
+    """An operator and the registry of a data directory, made where there is none."""
+    require_driver()
+    make_directory(data_dir)
+    registry = await Registry.open(data_dir, durability="full", clock=time.time)
+
+    async def finish_purge(purge_id: str) -> dict[str, Any]:
+        return await _finish_purge(data_dir, registry, purge_id)
+
+    try:
+        known = tiers.load(tiers_file or data_dir / tiers.FILE)
+        yield Operator(registry, known, actor=ACTOR, finish_purge=finish_purge), registry
+    finally:
+        await registry.close()
+
+
+async def _finish_purge(data_dir: Path, registry: Registry, purge_id: str) -> dict[str, Any]:
+    """Wait until the server has removed everything; do it here where none runs."""
+    bar = Progress("removing namespaces")
+    while True:
+        receipt = await registry.query(purges.receipt_of, purge_id)
+        bar.show(*await registry.query(purges.progress, purge_id))
+        if receipt is not None:
+            bar.close()
+            return receipt
+        try:
+            directory = await DataDirectory.open(
+                data_dir, durability="full", clock=time.time, most_open=MOST_OPEN
+            )
+        except Unusable:  # a server holds the lock: it sees the purge and does it
+            await asyncio.sleep(POLL_SECONDS)
+        else:
+            await directory.close()  # opening has finished what was begun
+
+
+class Progress:
+    """A bar on stderr for people; nothing where nobody looks."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._shown = sys.stderr.isatty()
+
+    def show(self, done: int, total: int) -> None:
+        """Draw the bar."""
+        if self._shown and total:
+            filled = 30 * done // total
+            bar = "#" * filled + "-" * (30 - filled)
+            click.echo(f"\r{self._label} [{bar}] {done}/{total}", nl=False, err=True)
+
+    def close(self) -> None:
+        """Go to the next line."""
+        if self._shown:
+            click.echo("", err=True)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is removed; `--yes` answers."""
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
+def show_json(value: Any) -> None:
+    """Print JSON, indented."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def show_record(record: Mapping[str, Any]) -> None:
+    """Print the fields of one thing, a line each."""
+    width = max(map(len, record))
+    for name, value in record.items():
+        if not isinstance(value, list | dict):
+            click.echo(f"{name:<{width}}  {_cell(value)}")
+
+
+def show_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
+    """Print things as a table with these columns, or the sentence `empty`."""
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    if not cells:
+        click.echo(empty)
+        return
+    table = [[column.replace("_", " ") for column in columns], *cells]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value)

@@ -1,0 +1,304 @@
+"""A tenant as one file: what was stored, as JSON Lines in a ZIP, with a manifest that proves it.
+
+    manifest.json                     version, counts and SHA-256 of every other member
+    namespaces/0/entries.jsonl        one record a line
+    namespaces/0/memories.jsonl       ...
+
+Written and read as a stream, with little memory, whether a server runs or not: each namespace is
+one snapshot. An archive is checked to its last byte before anything of it is taken in, and a
+tenant appears whole or not at all. Counters of the day and keys are not part of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol
+
+import orjson
+
+from botwire_server.errors import Damaged, Invalid
+from botwire_server.logs import timestamp
+from botwire_server.store import driver, entries, episodes, states
+from botwire_server.store.driver import Connection, sqlite3
+from botwire_server.store.migrations import (
+    NAMESPACE,
+    migrate,
+    sync_directory,
+    template,
+    write_new,
+)
+from botwire_server.store.namespace import Totals, count
+from botwire_server.store.pool import DRAFT
+from botwire_server.store.registry import NamespaceRow, TenantRow, file_of
+
+FORMAT = "botwire-server tenant"
+VERSION = 1
+MANIFEST = "manifest.json"
+LONGEST_LINE = 64 * 1024 * 1024
+PROGRESS_EVERY = 1_000
+
+Record = dict[str, Any]
+Progress = Callable[[int, int], None]
+
+
+class Kind(Protocol):
+    """A module that can write down its records and take them in again."""
+
+    def dump(self, connection: Connection) -> Iterator[Record]: ...
+    def load(self, connection: Connection, records: Iterable[Record]) -> None: ...
+
+
+KINDS: dict[str, Kind] = {"entries": entries, "states": states, "episodes": episodes}
+
+
+class Built(NamedTuple):
+    """A namespace that was built from an archive; `file` is relative to the data directory."""
+
+    id: str
+    name: str
+    file: str
+    created_at: float
+    totals: Totals
+    sweep_at: float | None
+
+
+def write(
+    file: Path,
+    data_dir: Path,
+    tenant: TenantRow,
+    namespaces: list[tuple[NamespaceRow, float, Totals]],
+    progress: Progress,
+) -> Record:
+    """Write a tenant to `file`, which must not exist yet; the manifest."""
+    if file.exists():
+        raise Invalid("The file exists already; name another.", where=("file",))
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    expected = sum(sum(held[:4]) for _, _, held in namespaces)
+    done = 0
+
+    def counted(records: Iterable[Record]) -> Iterator[Record]:
+        nonlocal done
+        for record in records:
+            yield record
+            done += 1
+            if done % PROGRESS_EVERY == 0:
+                progress(done, max(done, expected))
+
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with (
+            open(descriptor, "wb") as out,
+            zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
+        ):
+            manifest: Record = {
+                "format": FORMAT,
+                "version": VERSION,
+                "tenant": tenant.name,
+                "tier": tenant.tier,
+                "exported_at": timestamp(time.time()),
+                "namespaces": [],
+            }
+            for number, (row, created_at, _) in enumerate(namespaces):
+                manifest["namespaces"].append(
+                    {
+                        "name": row.name,
+                        "id": row.id,
+                        "created_at": created_at,
+                        "members": _write_namespace(
+                            archive, f"namespaces/{number}", data_dir / row.file, counted
+                        ),
+                    }
+                )
+            archive.writestr(MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            archive.close()
+            out.flush()
+            os.fsync(out.fileno())
+        os.link(draft, file)
+        sync_directory(file.absolute().parent)
+    finally:
+        draft.unlink(missing_ok=True)
+    progress(done, done)
+    return manifest
+
+
+def check(file: Path, progress: Progress) -> Record:
+    """Read an archive to its last byte; its manifest. Raises `Invalid` if anything is amiss."""
+    with _reading(file) as (archive, manifest):
+        members = [
+            member for namespace in manifest["namespaces"] for member in namespace["members"]
+        ]
+        listed = {member["path"] for member in members} | {MANIFEST}
+        if listed != set(archive.namelist()):
+            raise _damaged("its members are not those of its manifest")
+        expected = sum(member["records"] for member in members)
+        done = 0
+        for member in members:
+            digest = hashlib.sha256()
+            records = 0
+            with archive.open(member["path"]) as lines:
+                for line in _lines(lines):
+                    digest.update(line)
+                    orjson.loads(line)
+                    records += 1
+                    done += 1
+                    if done % PROGRESS_EVERY == 0:
+                        progress(done, expected)
+            if digest.hexdigest() != member["sha256"] or records != member["records"]:
+                raise _damaged("a member is not what its manifest says")
+        progress(done, done)
+        return manifest
+
+
+def build(
+    file: Path,
+    data_dir: Path,
+    tenant_id: str,
+    *,
+    new_id: Callable[[str], str],
+    progress: Progress,
+) -> Iterator[Built]:
+    """Build the namespaces of a checked archive for a tenant that does not exist yet.
+
+    `new_id` says which id a namespace gets for the one it had. The files are in place when the
+    last was yielded; the registry does not know them yet.
+    """
+    staging = data_dir / f".import-{secrets.token_hex(6)}"
+    staging.mkdir(mode=0o700)
+    try:
+        fresh = template(NAMESPACE, staging)
+        done = 0
+        with _reading(file) as (archive, manifest):
+            expected = sum(
+                member["records"]
+                for namespace in manifest["namespaces"]
+                for member in namespace["members"]
+            )
+            for namespace in manifest["namespaces"]:
+                id = new_id(namespace["id"])
+                relative = file_of(tenant_id, namespace["name"], id)
+                totals, sweep_at = _build_file(
+                    staging / Path(relative).name, fresh, archive, namespace["members"]
+                )
+                done += sum(member["records"] for member in namespace["members"])
+                progress(done, expected)
+                yield Built(
+                    id, namespace["name"], relative, namespace["created_at"], totals, sweep_at
+                )
+        sync_directory(staging)
+        tenants = data_dir / "tenants"
+        tenants.mkdir(exist_ok=True, mode=0o700)
+        os.rename(staging, tenants / tenant_id)
+        sync_directory(tenants)
+        sync_directory(data_dir)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write_namespace(
+    archive: zipfile.ZipFile,
+    folder: str,
+    path: Path,
+    counted: Callable[[Iterable[Record]], Iterator[Record]],
+) -> list[Record]:
+    members = []
+    with _snapshot(path) as connection:
+        if connection is None:
+            return []
+        for kind, module in KINDS.items():
+            digest = hashlib.sha256()
+            records = 0
+            name = f"{folder}/{kind}.jsonl"
+            with archive.open(name, "w", force_zip64=True) as out:
+                for record in counted(module.dump(connection)):
+                    line = orjson.dumps(record) + b"\n"
+                    digest.update(line)
+                    out.write(line)
+                    records += 1
+            members.append(
+                {"kind": kind, "path": name, "records": records, "sha256": digest.hexdigest()}
+            )
+    return members
+
+
+@contextlib.contextmanager
+def _snapshot(path: Path) -> Iterator[Connection | None]:
+    """A namespace's file as it is now; None for one that was made and never written to."""
+    if not path.exists() and path.with_name(path.name + DRAFT).exists():
+        yield None
+        return
+    try:
+        connection = driver.connect(path)
+    except sqlite3.Error as error:
+        raise driver.refusal(error) from error
+    try:
+        migrate(connection, NAMESPACE)
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("BEGIN")
+        yield connection
+    except sqlite3.Error as error:
+        raise driver.refusal(error) from error
+    finally:
+        connection.close()
+
+
+def _build_file(
+    path: Path, fresh: bytes, archive: zipfile.ZipFile, members: list[Record]
+) -> tuple[Totals, float | None]:
+    write_new(path, fresh)
+    connection = driver.connect(path)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for member in members:
+            with archive.open(member["path"]) as lines:
+                KINDS[member["kind"]].load(connection, map(orjson.loads, _lines(lines)))
+        counted = count(connection)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+    return counted
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[tuple[zipfile.ZipFile, Record]]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            manifest = orjson.loads(archive.read(MANIFEST))
+            if manifest["format"] != FORMAT:
+                raise _damaged("it is something else")
+            if manifest["version"] != VERSION:
+                raise Invalid(
+                    "This archive was written by a newer botwire-server: update this one."
+                )
+            unknown = {
+                member["kind"]
+                for namespace in manifest["namespaces"]
+                for member in namespace["members"]
+            } - set(KINDS)
+            if unknown:
+                raise _damaged(f"it holds {', '.join(sorted(map(str, unknown)))}")
+            yield archive, manifest
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError) as error:
+        raise _damaged("it cannot be read") from error
+    except FileNotFoundError as error:
+        raise Invalid("There is no such file.", where=("file",)) from error
+    except sqlite3.Error as error:
+        raise _damaged("a record does not fit") from error
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    while line := stream.readline(LONGEST_LINE):
+        yield line
+
+
+def _damaged(why: str) -> Damaged:
+    return Damaged(f"This is no whole archive of a tenant: {why}. Nothing of it was taken in.")

@@ -1,0 +1,120 @@
+"""API keys: how one looks, and what it may do.
+
+`bw_<public id>_<secret><checksum>`: 12 letters by which it is found, 256 random bits, and 6
+letters that tell a mistyped key from an unknown one without asking the registry. Only the
+SHA-256 of the whole is ever stored: with 256 random bits nothing slower buys anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import zlib
+from functools import lru_cache
+from typing import NamedTuple
+
+from botwire_server.errors import Invalid
+
+PREFIX = "bw_"
+SCOPES = ("read", "write", "purge")
+EVERYTHING = "*"
+
+_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SHAPE = re.compile("bw_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
+LONGEST_PATTERN = 256
+MOST_STARS = 4
+
+
+class NewKey(NamedTuple):
+    """A key that was just made. `text` is shown once and kept nowhere."""
+
+    id: str
+    text: str
+    hash: bytes
+
+
+class Grant(NamedTuple):
+    """What a key may do: `scopes` in the namespaces whose name matches `pattern`."""
+
+    scopes: frozenset[str]
+    pattern: str
+
+    def allows(self, scope: str, namespace: str) -> bool:
+        """Whether it may do `scope` in this namespace."""
+        return scope in self.scopes and (
+            self.pattern == EVERYTHING or _matcher(self.pattern).fullmatch(namespace) is not None
+        )
+
+    def allows_everywhere(self, scope: str) -> bool:
+        """Whether it may do `scope` in every namespace."""
+        return scope in self.scopes and self.pattern == EVERYTHING
+
+
+UNLIMITED = Grant(frozenset(SCOPES), EVERYTHING)
+
+
+def new_key() -> NewKey:
+    """A fresh key."""
+    id = "".join(secrets.choice(_LETTERS) for _ in range(12))
+    body = f"{PREFIX}{id}_{_base62(secrets.randbits(256), 43)}"
+    text = body + _checksum(body)
+    return NewKey(id, text, digest(text))
+
+
+def public_id(text: str) -> str | None:
+    """The public id in the text of a key, or None if it is not one of ours."""
+    match = _SHAPE.fullmatch(text)
+    if match is None or _checksum(text[:-6]) != match[3]:
+        return None
+    return match[1]
+
+
+def digest(text: str) -> bytes:
+    """What is stored of a key."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def grant(scopes: str, pattern: str) -> Grant:
+    """A grant as it is stored: "read,write", "tenant-acme-*"."""
+    return Grant(_scopes(scopes), pattern)
+
+
+def check_grant(scopes: list[str], pattern: str) -> tuple[str, str]:
+    """Scopes and pattern as they are stored, or `Invalid`."""
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown:
+        raise Invalid(
+            f"There is no scope {unknown[0]}: it is one of {', '.join(SCOPES)}.",
+            where=("body", "scopes"),
+        )
+    if not 1 <= len(pattern) <= LONGEST_PATTERN or pattern.count("*") > MOST_STARS:
+        raise Invalid(
+            f"The namespace pattern must have 1 to {LONGEST_PATTERN} characters and at most "
+            f"{MOST_STARS} stars, such as tenant-acme-*.",
+            where=("body", "namespace"),
+        )
+    return ",".join(scope for scope in SCOPES if scope in (scopes or SCOPES)), pattern
+
+
+@lru_cache(maxsize=1024)
+def _scopes(scopes: str) -> frozenset[str]:
+    return frozenset(scopes.split(","))
+
+
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str) -> re.Pattern[str]:
+    # Only * is special; a name may hold anything else.
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
+
+
+def _base62(number: int, length: int) -> str:
+    letters = []
+    for _ in range(length):
+        number, letter = divmod(number, 62)
+        letters.append(_LETTERS[letter])
+    return "".join(letters)
+
+
+def _checksum(text: str) -> str:
+    return _base62(zlib.crc32(text.encode()), 6)

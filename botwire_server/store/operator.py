@@ -1,0 +1,327 @@
+"""What an operator can do: the verbs behind the command line and the operator API.
+
+Each leaves a line in the audit. It cannot read what tenants store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from botwire_server.errors import Invalid, NotFound
+from botwire_server.logs import timestamp
+from botwire_server.store import archive, keys, names, purges, records, usage
+from botwire_server.store.registry import KeyRow, Registry, TenantRow, is_id, new_id
+from botwire_server.tiers import UNLIMITED, Tier
+
+FinishPurge = Callable[[str], Awaitable[dict[str, Any]]]
+
+LONGEST_LABEL = 200
+LONGEST_TENANT = 128
+
+_DURATION = re.compile("([0-9]{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+class Operator:
+    """An operator, known in the audit as `actor`.
+
+    `finish_purge` does what a purge has begun and returns the receipt; `settle` writes down what
+    this process has counted.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        tiers: Mapping[str, Tier],
+        *,
+        actor: str,
+        finish_purge: FinishPurge,
+        settle: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._registry = registry
+        self._tiers = tiers
+        self._actor = actor
+        self._finish_purge = finish_purge
+        self._settle = settle
+
+    async def create_tenant(self, name: str, *, tier: str = UNLIMITED) -> dict[str, Any]:
+        """Make a tenant. Raises `Invalid` if the name is taken."""
+        names.check(name, "tenant", longest=LONGEST_TENANT)
+        self._check_tier(tier)
+        if self._registry.tenant(name) is not None:
+            raise Invalid("There is a tenant of this name; take another.", where=("body", "name"))
+        row = await self._registry.ensure_tenant(name, tier)
+        await self._note("create tenant", row.id, row.id)
+        return await self.show_tenant(name)
+
+    async def list_tenants(self) -> list[dict[str, Any]]:
+        """Every tenant with what it holds."""
+        await self._noted()
+        return await self._registry.query(records.tenants)
+
+    async def show_tenant(self, name: str) -> dict[str, Any]:
+        """One tenant: what it holds, and its keys."""
+        row = self._tenant(name)
+        shown = next(each for each in await self.list_tenants() if each["id"] == row.id)
+        return {**shown, "keys": await self.list_keys(name)}
+
+    async def set_tier(self, name: str, tier: str) -> dict[str, Any]:
+        """Give a tenant another tier; it holds from the next request on."""
+        row = self._tenant(name)
+        self._check_tier(tier)
+        await self._registry.change(records.set_tier, row.id, tier)
+        await self._note("set tier", row.id, tier)
+        return await self.show_tenant(name)
+
+    async def create_key(
+        self,
+        tenant: str | None,
+        *,
+        label: str = "",
+        scopes: list[str] | None = None,
+        namespace: str = keys.EVERYTHING,
+        expires: str | None = None,
+    ) -> dict[str, Any]:
+        """Make a key of a tenant, or an operator's where `tenant` is None.
+
+        The answer's "key" is the only place where it is ever to be seen. `expires` is a duration
+        such as 90d.
+        """
+        stored, pattern = keys.check_grant(scopes or [], namespace)
+        if len(label) > LONGEST_LABEL:
+            raise Invalid(
+                f"The label may have {LONGEST_LABEL} characters.", where=("body", "label")
+            )
+        row = None if tenant is None else self._tenant(tenant)
+        lifetime = None if expires is None else duration(expires, "expires")
+        made = keys.new_key()
+        key = await self._registry.add_key(
+            made,
+            tenant_id=None if row is None else row.id,
+            label=label,
+            scopes=stored,
+            pattern=pattern,
+            expires_at=None if lifetime is None else self._registry.now + lifetime,
+        )
+        await self._note("create key", key.tenant_id, key.id)
+        return {**_shown(key, tenant), "key": made.text}
+
+    async def list_keys(self, tenant: str | None = None) -> list[dict[str, Any]]:
+        """The keys of a tenant, or all of them; never their secrets."""
+        tenant_id = None if tenant is None else self._tenant(tenant).id
+        rows = await self._registry.query(records.all_keys, tenant_id)
+        return [_shown(key, name) for key, name in rows]
+
+    async def rotate_key(self, id: str, *, grace: str | None = None) -> dict[str, Any]:
+        """Replace a key by a new one with the same label, scopes, pattern and lifetime.
+
+        The old one works for `grace` (such as 24h) more, or no longer.
+        """
+        key, tenant = await self._key(id)
+        now = self._registry.now
+        if not key.works(now):
+            raise Invalid(
+                "This key does not work any more; create a new one.", where=("path", "id")
+            )
+        seconds = 0.0 if grace is None else duration(grace, "grace")
+        made = keys.new_key()
+        lifetime = None if key.expires_at is None else key.expires_at - key.created_at
+        new = await self._registry.change(
+            records.rotate,
+            key,
+            made,
+            works_until=now + seconds,
+            expires_at=None if lifetime is None else now + lifetime,
+        )
+        await self._note("rotate key", key.tenant_id, f"{key.id} to {new.id}")
+        return {**_shown(new, tenant), "key": made.text, "replaces": key.id}
+
+    async def revoke_key(self, id: str) -> dict[str, Any]:
+        """Let a key work no longer; safe to repeat."""
+        key, tenant = await self._key(id)
+        key = await self._registry.change(records.revoke, key.id)
+        await self._note("revoke key", key.tenant_id, key.id)
+        return _shown(key, tenant)
+
+    async def list_namespaces(self, tenant: str, *, prefix: str = "") -> list[dict[str, Any]]:
+        """A tenant's namespaces with what they hold."""
+        row = self._tenant(tenant)
+        await self._noted()
+        return [
+            {
+                "namespace": found.name,
+                "id": found.id,
+                "created_at": timestamp(created_at),
+                **held._asdict(),
+            }
+            for found, created_at, held in self._registry.namespaces(row.id)
+            if found.name.startswith(prefix)
+        ]
+
+    async def purge_namespace(self, tenant: str, name: str) -> dict[str, Any]:
+        """Remove one namespace for good; the receipt."""
+        row = self._tenant(tenant)
+        found = self._registry.namespace(row.id, name)
+        if found is None:
+            raise NotFound("This tenant has no such namespace.")
+        return await self._purge(purges.bury_namespace, row.id, found.id, tenant=tenant)
+
+    async def purge_prefix(self, tenant: str, prefix: str) -> dict[str, Any]:
+        """Remove every namespace whose name begins so; the receipt."""
+        row = self._tenant(tenant)
+        if not prefix:
+            raise Invalid("The prefix must not be empty.", where=("query", "prefix"))
+        return await self._purge(purges.bury_prefix, row.id, prefix, tenant=tenant)
+
+    async def purge_tenant(self, tenant: str) -> dict[str, Any]:
+        """Remove a tenant with its keys, namespaces and accounts for good; the receipt."""
+        row = self._tenant(tenant)
+        return await self._purge(purges.bury_tenant, row.id, tenant=tenant)
+
+    async def export_tenant(
+        self, name: str, file: Path, *, data_dir: Path, progress: archive.Progress
+    ) -> dict[str, Any]:
+        """Write a tenant to a file; what was written."""
+        row = self._tenant(name)
+        await self._noted()
+        namespaces = self._registry.namespaces(row.id)
+        manifest = await asyncio.to_thread(archive.write, file, data_dir, row, namespaces, progress)
+        await self._note("export tenant", row.id, f"{len(namespaces)} namespaces")
+        return {"tenant": name, "file": str(file), **_counts(manifest)}
+
+    async def import_tenant(
+        self, file: Path, *, name: str | None, data_dir: Path, progress: archive.Progress
+    ) -> dict[str, Any]:
+        """Make a tenant of a file, under the name it had or another."""
+        manifest = await asyncio.to_thread(archive.check, file, progress)
+        name = name or str(manifest["tenant"])
+        names.check(name, "tenant", longest=LONGEST_TENANT)
+        if self._registry.tenant(name) is not None:
+            raise Invalid("There is a tenant of this name; give another with --as.")
+        tier = manifest["tier"] if manifest["tier"] in self._tiers else UNLIMITED
+        known = set(await self._registry.query(records.namespace_ids))
+        tenant_id = secrets.token_hex(8)
+        built = await asyncio.to_thread(
+            lambda: list(
+                archive.build(
+                    file,
+                    data_dir,
+                    tenant_id,
+                    # The ids go on where they can, and with them those of the memories.
+                    new_id=lambda old: old if old not in known and is_id(old) else new_id(),
+                    progress=progress,
+                )
+            )
+        )
+        try:
+            await self._registry.change(records.add_built, tenant_id, name, tier, built)
+        except BaseException:
+            shutil.rmtree(data_dir / "tenants" / tenant_id, ignore_errors=True)
+            raise
+        await self._note("import tenant", tenant_id, f"{len(built)} namespaces")
+        return {"tenant": name, "file": str(file), **_counts(manifest)}
+
+    async def usage(self, tenant: str | None = None) -> list[dict[str, Any]]:
+        """Calls and holdings of one tenant or of all, by key and by day."""
+        await self._noted()
+        rows = (
+            [self._tenant(tenant)]
+            if tenant is not None
+            else [TenantRow(each["id"], each["tenant"], "") for each in await self.list_tenants()]
+        )
+        return [
+            {"tenant": row.name, **await self._registry.query(usage.report, row.id)} for row in rows
+        ]
+
+    async def audit(self, tenant: str | None = None) -> list[dict[str, Any]]:
+        """What was done, oldest first."""
+        tenant_id = None if tenant is None else self._tenant(tenant).id
+        return await self._registry.query(records.audit, tenant_id)
+
+    async def note(self, action: str, tenant: str, subject: str, outcome: str = "done") -> None:
+        """Leave a line in the audit."""
+        await self._note(action, self._tenant(tenant).id, subject, outcome)
+
+    def _tenant(self, name: str) -> TenantRow:
+        row = self._registry.tenant(name)
+        if row is None:
+            raise NotFound("There is no such tenant; `tenants list` names them.")
+        return row
+
+    async def _key(self, id: str) -> tuple[KeyRow, str | None]:
+        for key, tenant in await self._registry.query(records.all_keys, None):
+            if key.id == id:
+                return key, tenant
+        raise NotFound("There is no key with this id; `keys list` names them.")
+
+    def _check_tier(self, tier: str) -> None:
+        if tier not in self._tiers:
+            raise Invalid(
+                f"There is no such tier; there are {', '.join(sorted(self._tiers))}.",
+                where=("body", "tier"),
+            )
+
+    async def _purge(
+        self,
+        bury: Callable[..., str | None],
+        tenant_id: str,
+        *what: str,
+        tenant: str,
+    ) -> dict[str, Any]:
+        purge_id = await self._registry.change(bury, tenant_id, *what, actor=self._actor)
+        if purge_id is None:
+            raise NotFound("There is nothing to remove.")
+        return {"tenant": tenant, **await self._finish_purge(purge_id)}
+
+    async def _noted(self) -> None:
+        if self._settle is not None:
+            await self._settle()
+
+    async def _note(
+        self, action: str, tenant_id: str | None, subject: str, outcome: str = "done"
+    ) -> None:
+        await self._registry.change(
+            records.add_audit, self._actor, action, tenant_id, subject, outcome
+        )
+
+
+def _counts(manifest: dict[str, Any]) -> dict[str, int]:
+    counts = dict.fromkeys(archive.KINDS, 0)
+    for namespace in manifest["namespaces"]:
+        for member in namespace["members"]:
+            counts[member["kind"]] += member["records"]
+    return {"namespaces": len(manifest["namespaces"]), **counts}
+
+
+def duration(text: str, field: str) -> float:
+    """Seconds of 30s, 15m, 24h or 90d."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise Invalid(
+            f"{field} must be a number with s, m, h or d, such as 24h.", where=("body", field)
+        )
+    return float(int(match[1]) * _SECONDS[match[2]])
+
+
+def _shown(key: KeyRow, tenant: str | None) -> dict[str, Any]:
+    def time(moment: float | None) -> str | None:
+        return None if moment is None else timestamp(moment)
+
+    return {
+        "id": key.id,
+        "tenant": tenant,
+        "operator": key.tenant_id is None,
+        "label": key.label,
+        "scopes": key.scopes.split(","),
+        "namespace": key.pattern,
+        "created_at": time(key.created_at),
+        "last_used_at": time(key.last_used_at),
+        "expires_at": time(key.expires_at),
+        "revoked_at": time(key.revoked_at),
+    }

@@ -1,0 +1,201 @@
+"""Purges: units of work on the registry that make things gone for good, with proof.
+
+    keys off, namespaces become tombstones   one transaction: from here on nothing finds them
+    handles closed, counted, files unlinked  by whoever holds the lock of the data directory
+    rows and accounts of it dropped, receipt one transaction
+
+Every step can be repeated, so a purge that a crash cut short goes on at the next start. What
+remains holds no name: the ids of what was removed, which are never used again, and the receipt.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any, NamedTuple
+
+from botwire_server.logs import timestamp
+from botwire_server.store.driver import Connection
+from botwire_server.store.namespace import Totals
+from botwire_server.store.registry import NamespaceRow
+
+NAMESPACE, PREFIX, TENANT = "namespace", "prefix", "tenant"
+
+_HELD = ", ".join(Totals._fields)
+
+
+class Tombstone(NamedTuple):
+    """A namespace that is to be removed. `held` is what it held, once that was counted."""
+
+    row: NamespaceRow
+    held: Totals | None
+    known: Totals
+
+
+def bury_namespace(
+    connection: Connection, tenant_id: str, namespace_id: str, *, actor: str
+) -> str | None:
+    """Begin to purge one namespace; the purge's id, or None if there is no such namespace."""
+    return _bury(connection, NAMESPACE, tenant_id, [namespace_id], actor)
+
+
+def bury_prefix(connection: Connection, tenant_id: str, prefix: str, *, actor: str) -> str | None:
+    """Begin to purge the namespaces whose names begin so; None if there are none."""
+    ids = [
+        id
+        for id, name in connection.execute(
+            "SELECT id, name FROM namespaces WHERE tenant_id = ?", (tenant_id,)
+        )
+        if name.startswith(prefix)
+    ]
+    return _bury(connection, PREFIX, tenant_id, ids, actor)
+
+
+def bury_tenant(connection: Connection, tenant_id: str, *, actor: str) -> str | None:
+    """Begin to purge a tenant, keys first; None if there is none."""
+    now = connection.now
+    if not connection.execute(
+        "UPDATE tenants SET purging_at = ? WHERE id = ? AND purging_at IS NULL", (now, tenant_id)
+    ).rowcount:
+        return None
+    connection.execute(
+        "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE tenant_id = ?", (now, tenant_id)
+    )
+    ids = [
+        id
+        for [id] in connection.execute(
+            "SELECT id FROM namespaces WHERE tenant_id = ?", (tenant_id,)
+        )
+    ]
+    return _bury(connection, TENANT, tenant_id, ids, actor)
+
+
+def unfinished(connection: Connection) -> list[str]:
+    """The purges that have no receipt yet, oldest first."""
+    rows = connection.execute("SELECT id FROM purges WHERE receipt IS NULL ORDER BY started_at")
+    return [id for [id] in rows]
+
+
+def due(connection: Connection, purge_id: str) -> list[Tombstone]:
+    """What a purge has still to remove."""
+    rows = connection.execute(
+        """SELECT namespace_id, p.tenant_id, file, held, known
+        FROM tombstones JOIN purges p ON p.id = purge_id
+        WHERE purge_id = ? AND removed_at IS NULL""",
+        (purge_id,),
+    )
+    return [
+        Tombstone(
+            NamespaceRow(id, tenant_id, "", file),
+            None if held is None else Totals(*json.loads(held)),
+            Totals(*json.loads(known)),
+        )
+        for id, tenant_id, file, held, known in rows
+    ]
+
+
+def progress(connection: Connection, purge_id: str) -> tuple[int, int]:
+    """How many namespaces of a purge are removed, of how many."""
+    row = connection.execute(
+        "SELECT count(removed_at), count(*) FROM tombstones WHERE purge_id = ?", (purge_id,)
+    ).fetchone()
+    return row[0], row[1]
+
+
+def record_held(connection: Connection, namespace_id: str, held: Totals) -> None:
+    """Write down what a namespace held, before its file goes."""
+    connection.execute(
+        "UPDATE tombstones SET held = ? WHERE namespace_id = ? AND held IS NULL",
+        (json.dumps(held), namespace_id),
+    )
+
+
+def record_removed(connection: Connection, namespace_id: str) -> None:
+    """Write down that a namespace's files are gone."""
+    connection.execute(
+        "UPDATE tombstones SET removed_at = ?, file = '' WHERE namespace_id = ?",
+        (connection.now, namespace_id),
+    )
+    connection.leftovers = True
+
+
+def finish(connection: Connection, purge_id: str) -> dict[str, Any]:
+    """Drop the rows of what was purged and write the receipt, once no file is left."""
+    receipt = receipt_of(connection, purge_id)
+    if receipt is not None:
+        return receipt
+    tenant_id, scope, actor, started_at = connection.execute(
+        "SELECT tenant_id, scope, actor, started_at FROM purges WHERE id = ?", (purge_id,)
+    ).fetchone()
+    rows = connection.execute(
+        "SELECT held FROM tombstones WHERE purge_id = ?", (purge_id,)
+    ).fetchall()
+    counted = [Totals(*json.loads(held)) for [held] in rows]
+    receipt = {
+        "purge_id": purge_id,
+        "scope": scope,
+        "tenant_id": tenant_id,
+        "namespaces": len(counted),
+        **{name: sum(getattr(held, name) for held in counted) for name in Totals._fields},
+        "started_at": timestamp(started_at),
+        "finished_at": timestamp(connection.now),
+        "actor": actor,
+    }
+    if scope == TENANT:
+        for table in ("keys", "calls", "holdings"):
+            connection.execute(
+                f"DELETE FROM {table} WHERE tenant_id = ?",  # noqa: S608
+                (tenant_id,),
+            )
+        connection.execute("DELETE FROM tenants WHERE id = ?", (tenant_id,))
+    connection.execute(
+        "UPDATE purges SET receipt = ? WHERE id = ?", (json.dumps(receipt), purge_id)
+    )
+    connection.execute(
+        "INSERT INTO audit (at, actor, action, tenant_id, subject, outcome)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            connection.now,
+            actor,
+            f"purge {scope}",
+            tenant_id,
+            purge_id,
+            f"{len(counted)} namespaces, {receipt['bytes']} bytes",
+        ),
+    )
+    connection.leftovers = True
+    return receipt
+
+
+def receipt_of(connection: Connection, purge_id: str) -> dict[str, Any] | None:
+    """The receipt of a purge, None while it goes on."""
+    row = connection.execute("SELECT receipt FROM purges WHERE id = ?", (purge_id,)).fetchone()
+    if row is None or row[0] is None:
+        return None
+    receipt: dict[str, Any] = json.loads(row[0])
+    return receipt
+
+
+def _bury(
+    connection: Connection, scope: str, tenant_id: str, namespace_ids: list[str], actor: str
+) -> str | None:
+    purge_id = secrets.token_hex(8)
+    buried = []
+    for id in namespace_ids:
+        row = connection.execute(
+            f"DELETE FROM namespaces WHERE id = ? AND tenant_id = ? RETURNING file, {_HELD}",  # noqa: S608
+            (id, tenant_id),
+        ).fetchone()
+        if row is not None:
+            buried.append((id, purge_id, row[0], json.dumps(row[1:])))
+    if not buried and scope != TENANT:
+        return None
+    connection.execute(
+        "INSERT INTO purges (id, tenant_id, scope, actor, started_at) VALUES (?, ?, ?, ?, ?)",
+        (purge_id, tenant_id, scope, actor, connection.now),
+    )
+    connection.executemany(
+        "INSERT INTO tombstones (namespace_id, purge_id, file, known) VALUES (?, ?, ?, ?)", buried
+    )
+    connection.leftovers = True
+    return purge_id

@@ -1,0 +1,162 @@
+"""What operators keep in the registry: tenants, keys, the audit. Units of work.
+
+The audit names tenants by id only, so that a purge leaves no name behind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botwire_server.errors import Invalid
+from botwire_server.logs import timestamp
+from botwire_server.store import keys
+from botwire_server.store.archive import Built
+from botwire_server.store.driver import Connection
+from botwire_server.store.namespace import Totals
+from botwire_server.store.registry import KeyRow
+
+
+def tenants(connection: Connection) -> list[dict[str, Any]]:
+    """Every tenant with what it holds as of last noted, by name."""
+    held = ", ".join(f"coalesce(sum(n.{name}), 0)" for name in Totals._fields)
+    rows = connection.execute(
+        f"""SELECT t.id, t.name, t.tier, t.created_at, count(n.id), {held}
+        FROM tenants t LEFT JOIN namespaces n ON n.tenant_id = t.id
+        WHERE t.purging_at IS NULL GROUP BY t.id ORDER BY t.name"""  # noqa: S608
+    )
+    return [
+        {
+            "tenant": name,
+            "id": id,
+            "tier": tier,
+            "created_at": timestamp(created_at),
+            "namespaces": count,
+            **Totals(*totals)._asdict(),
+        }
+        for id, name, tier, created_at, count, *totals in rows
+    ]
+
+
+def set_tier(connection: Connection, tenant_id: str, tier: str) -> None:
+    """Give a tenant another tier."""
+    connection.execute("UPDATE tenants SET tier = ? WHERE id = ?", (tier, tenant_id))
+
+
+_KEYS = ", ".join(f"k.{field}" for field in KeyRow._fields)
+
+
+def all_keys(connection: Connection, tenant_id: str | None) -> list[tuple[KeyRow, str | None]]:
+    """The keys of a tenant, or of all, with the tenant's name; oldest first."""
+    rows = connection.execute(
+        f"""SELECT {_KEYS}, t.name FROM keys k LEFT JOIN tenants t ON t.id = k.tenant_id
+        WHERE ?1 IS NULL OR k.tenant_id = ?1 ORDER BY k.created_at, k.id""",  # noqa: S608
+        (tenant_id,),
+    )
+    return [(KeyRow(*row[:-1]), row[-1]) for row in rows]
+
+
+def rotate(
+    connection: Connection,
+    key: KeyRow,
+    made: keys.NewKey,
+    *,
+    works_until: float,
+    expires_at: float | None,
+) -> KeyRow:
+    """Record the successor of a key and let the key itself end."""
+    ended = connection.execute(
+        """UPDATE keys SET expires_at = min(coalesce(expires_at, ?1), ?1)
+        WHERE id = ?2 AND revoked_at IS NULL""",
+        (works_until, key.id),
+    )
+    if not ended.rowcount:
+        raise Invalid("This key was just revoked; create a new one.", where=("path", "id"))
+    new = key._replace(
+        id=made.id,
+        hash=made.hash,
+        created_at=connection.now,
+        last_used_at=None,
+        expires_at=expires_at,
+    )
+    columns = ", ".join(KeyRow._fields)
+    connection.execute(
+        f"INSERT INTO keys ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        new,
+    )
+    return new
+
+
+def revoke(connection: Connection, id: str) -> KeyRow:
+    """Let a key work no longer."""
+    row = connection.execute(
+        f"""UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?
+        RETURNING {", ".join(KeyRow._fields)}""",  # noqa: S608
+        (connection.now, id),
+    ).fetchone()
+    return KeyRow(*row)
+
+
+def add_audit(
+    connection: Connection,
+    actor: str,
+    action: str,
+    tenant_id: str | None,
+    subject: str,
+    outcome: str,
+) -> None:
+    """Leave a line in the audit."""
+    connection.execute(
+        "INSERT INTO audit (at, actor, action, tenant_id, subject, outcome)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (connection.now, actor, action, tenant_id, subject, outcome),
+    )
+
+
+def audit(connection: Connection, tenant_id: str | None) -> list[dict[str, Any]]:
+    """The lines of the audit, of a tenant or all; oldest first."""
+    rows = connection.execute(
+        """SELECT at, actor, action, t.name, a.tenant_id, subject, outcome
+        FROM audit a LEFT JOIN tenants t ON t.id = a.tenant_id
+        WHERE ?1 IS NULL OR a.tenant_id = ?1 ORDER BY a.id""",
+        (tenant_id,),
+    )
+    return [
+        {
+            "at": timestamp(at),
+            "actor": actor,
+            "action": action,
+            "tenant": name or id,
+            "tenant_id": id,
+            "subject": subject,
+            "outcome": outcome,
+        }
+        for at, actor, action, name, id, subject, outcome in rows
+    ]
+
+
+def namespace_ids(connection: Connection) -> list[str]:
+    """Every id a namespace has or had: none is used twice."""
+    rows = connection.execute(
+        "SELECT id FROM namespaces UNION ALL SELECT namespace_id FROM tombstones"
+    )
+    return [id for [id] in rows]
+
+
+def add_built(
+    connection: Connection, tenant_id: str, name: str, tier: str, built: list[Built]
+) -> None:
+    """Make a tenant of namespaces that are in place."""
+    connection.execute(
+        "INSERT INTO tenants (id, name, tier, created_at) VALUES (?, ?, ?, ?)",
+        (tenant_id, name, tier, connection.now),
+    )
+    held = ", ".join(Totals._fields)
+    places = ", ".join("?" for _ in Totals._fields)
+    connection.executemany(
+        f"""INSERT INTO namespaces (id, tenant_id, name, file, created_at, sweep_at, {held})
+        VALUES (?, ?, ?, ?, ?, ?, {places})""",  # noqa: S608
+        [
+            (each.id, tenant_id, each.name, each.file, each.created_at, each.sweep_at, *each.totals)
+            for each in built
+        ],
+    )

@@ -1,0 +1,85 @@
+"""Servers and clients that many tests share. A test that changes a server starts its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import botwire
+import httpx
+import pytest
+from serving import Server
+
+# They have requirements and environments of their own; see scripts/test-frameworks.
+collect_ignore = ["frameworks"]
+
+_numbers = itertools.count(1)
+
+MakeServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that all tests share: use `ns` for a namespace of one's own."""
+    server = Server(tmp_path_factory.mktemp("shared"))
+    try:
+        yield server.start()
+    finally:
+        server.end()
+
+
+@pytest.fixture(scope="session")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of a shared server with `--profile hosted`."""
+    server = Server(tmp_path_factory.mktemp("hosted"), "--profile", "hosted")
+    try:
+        server.start()
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            yield client
+    finally:
+        server.end()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+    """Makes servers that are gone after the test: `make_server("--option", ..., started=True)`."""
+    servers: list[Server] = []
+
+    def make(*options: str, started: bool = True, **more: Path) -> Server:
+        directory = tmp_path / f"server-{len(servers)}"
+        directory.mkdir()
+        server = Server(directory, *options, **more)
+        servers.append(server)
+        return server.start() if started else server
+
+    yield make
+    for server in servers:
+        server.end()
+
+
+@pytest.fixture
+def http(server: Server) -> Iterator[httpx.Client]:
+    """An HTTP client of the shared server."""
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def ns() -> str:
+    """A namespace nobody else uses."""
+    return f"ns-{next(_numbers)}"
+
+
+@pytest.fixture
+def memory(server: Server) -> Iterator[Callable[..., botwire.Memory]]:
+    """Makes clients of the `botwire` package for the shared server."""
+    with ExitStack() as stack:
+
+        def make(namespace: str, url: str = server.url) -> botwire.Memory:
+            made = botwire.Memory(namespace, base_url=url)
+            stack.callback(made._client.close)
+            return made
+
+        yield make

@@ -24,7 +24,7 @@ _ACRONYMS = frozenset(
     eta fed gas gap get gob had ham hip hit hot ice inc ion ira lab lan led let mad mat mit nan
     nasa nil nor not now one ore out pad pal pan pap pat pin ram rip sad sap sat she sim sip six
     son spa spam start sun swat tab tan tap tar the tin top van was war wave web yes zip
-    """.split()
+    """.split()  # noqa: SIM905
 ) - {"and", "are", "can", "the", "was", "not", "now", "one", "all", "get", "let", "yes", "had"}
 
 # Written with a capital these are a name.
@@ -42,15 +42,17 @@ _NAMES = frozenset(
     sheets rust go python perl basic spark hive pig storm docker bolt square stripe block meta
     alphabet gemini echo mercury mars earth saturn sun moon lent easter sandy rocky melody harmony
     patience destiny christian
-    """.split()
+    """.split()  # noqa: SIM905
 )
-_MONTHS = frozenset("may march april august".split())
+_MONTHS = frozenset(["may", "march", "april", "august"])
 # 5 mW is not 5 MW.
 _UNITS = frozenset(
-    "mw mb gb kb tb pb mv ma ms mg ml mm mpa mhz mj mn pa cd kib mib gib".split()
+    "mw mb gb kb tb pb mv ma ms mg ml mm mpa mhz mj mn pa cd kib mib gib".split()  # noqa: SIM905
 )
 
-_NEGATIONS = frozenset("no not never nor neither none nothing nobody nowhere without".split())
+_NEGATIONS = frozenset(
+    {"no", "not", "never", "nor", "neither", "none", "nothing", "nobody", "nowhere", "without"}
+)
 _LISTS = frozenset({"and", "or", "but", "nor", "&", "y", "et", "und", "oder", "ou", "e", "o"})
 
 _STRAIGHT = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "„": '"', "…": "..."})

@@ -34,23 +34,31 @@ _STOP = frozenset(
     hadn't don't doesn't didn't can't cannot couldn't won't wouldn't shan't shouldn't mustn't
     needn't mightn't
     please tell
-    """.split()
+    """.split()  # noqa: SIM905
 )
 
 
 def terms(text: str) -> list[str]:
     """The words of `text` worth looking for, each once, in their order.
 
-    A text of nothing but stop words is looked for as it is.
+    A text of nothing but stop words is looked for as it is. "May", "Will" and "US" are names
+    where they stand inside a sentence.
     """
-    words = _WORD.findall(text.lower().replace("’", "'"))
-    telling = [word.removesuffix("'s") for word in words if word not in _STOP]
-    return list(dict.fromkeys(telling or words))[:MOST]
+    words = _WORD.findall(text.replace("’", "'"))
+    telling = [word for place, word in enumerate(words) if _tells(word, first=place == 0)]
+    return list(dict.fromkeys(word.lower().removesuffix("'s") for word in telling or words))[:MOST]
 
 
 def is_stop_word(word: str) -> bool:
     """Whether a word in small letters says nothing about what is sought."""
     return word in _STOP
+
+
+def _tells(word: str, *, first: bool) -> bool:
+    small = word.lower()
+    if small not in _STOP:
+        return True
+    return not first and word[0].isupper() and small[0] != "i" and "'" not in word
 
 
 def quoted(term: str) -> str:

@@ -1,7 +1,7 @@
 """From evidence to an order: cosine, words and neighbours become one score.
 
     s = cos + (1 - cos) * BM25, scaled to the best hit        never below the cosine
-    score = min(1, s + context * s of the better neighbour)   in the same session
+    score = min(1, s + context * the best of its neighbours)  in the same session
 
 Pure functions: no connection, no clock. See docs/retrieval.md for what was measured.
 """
@@ -18,6 +18,11 @@ from botwire_server.store.keywords import Evidence, weights
 Mode = Literal["hybrid", "vector", "keyword"]
 
 DEFAULT_CONTEXT = 0.5
+# What of its score a memory lends to the next in its session, and to the one after that.
+SHARES = (1.0, 0.5)
+
+# Memories that lend to one, each with the share it lends.
+Neighbours = list[tuple[int, float]]
 
 
 @dataclass
@@ -30,7 +35,7 @@ class Found:
 
     words: Evidence = field(default_factory=Evidence)
     cosines: dict[int, float] = field(default_factory=dict)
-    neighbours: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    neighbours: dict[int, Neighbours] = field(default_factory=dict)
     eligible: frozenset[int] | None = None
     # Whether vectors could be asked; if not, words alone were.
     by_vector: bool = False
@@ -105,11 +110,10 @@ def _scaled(found: Sequence[Found], scores: list[dict[int, float]]) -> list[dict
 
 
 def _lent(found: Found, own: Mapping[int, float], context: float) -> dict[int, float]:
-    """What the better neighbour of each memory lends it."""
+    """What the best of its neighbours lends each memory."""
     return {
-        memory: context * max([own.get(other, 0.0) for other in beside])
-        for memory, beside in found.neighbours.items()
-        if beside
+        memory: context * max([share * own.get(other, 0.0) for other, share in near])
+        for memory, near in found.neighbours.items()
     }
 
 

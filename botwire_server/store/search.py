@@ -16,7 +16,15 @@ from botwire_server.store import keywords, memories, vectors
 from botwire_server.store.driver import Connection
 from botwire_server.store.filters import Filter
 from botwire_server.store.memories import Memory
-from botwire_server.store.ranking import DEFAULT_CONTEXT, Found, Hit, Mode, rank
+from botwire_server.store.ranking import (
+    DEFAULT_CONTEXT,
+    SHARES,
+    Found,
+    Hit,
+    Mode,
+    Neighbours,
+    rank,
+)
 from botwire_server.vector import Model, Vector
 
 # Memories found by words whose vectors are compared.
@@ -104,22 +112,24 @@ def _best_by_words(found: Found) -> set[int]:
     return set(heapq.nlargest(BY_WORDS, eligible, key=scores.__getitem__))
 
 
-def _neighbours(connection: Connection, hits: list[int]) -> dict[int, tuple[int, ...]]:
-    """Who stands before and behind in the session: of the hits, and of those beside them."""
-    [pairs] = connection.execute(
-        """SELECT json_group_array(json_array(m.id,
-            (SELECT max(p.id) FROM memories AS p WHERE p.session_id = m.session_id
-                AND p.collection = m.collection AND p.id < m.id),
-            (SELECT min(n.id) FROM memories AS n WHERE n.session_id = m.session_id
-                AND n.collection = m.collection AND n.id > m.id)
+def _neighbours(connection: Connection, hits: list[int]) -> dict[int, Neighbours]:
+    """Who stands near in the session: near the hits, and near those that stand there."""
+    [rows] = connection.execute(
+        f"""SELECT json_group_array(json_array(m.id,
+            json((SELECT json_group_array(id) FROM (SELECT p.id FROM memories AS p
+                WHERE p.session_id = m.session_id AND p.collection = m.collection AND p.id < m.id
+                ORDER BY p.id DESC LIMIT {len(SHARES)}))),
+            json((SELECT json_group_array(id) FROM (SELECT n.id FROM memories AS n
+                WHERE n.session_id = m.session_id AND n.collection = m.collection AND n.id > m.id
+                ORDER BY n.id LIMIT {len(SHARES)})))
         )) FROM json_each(?) AS hit CROSS JOIN memories AS m ON m.id = hit.value
-        WHERE m.session_id IS NOT NULL""",
+        WHERE m.session_id IS NOT NULL""",  # noqa: S608  # a constant
         (orjson.dumps(hits).decode(),),
     ).fetchone()
-    beside: dict[int, tuple[int, ...]] = {}
-    for memory, before, behind in orjson.loads(pairs):
-        present = tuple(other for other in (before, behind) if other is not None)
-        beside[memory] = (*beside.get(memory, ()), *present)
-        for other in present:
-            beside[other] = (*beside.get(other, ()), memory)
-    return beside
+    near: dict[int, Neighbours] = {}
+    for memory, before, behind in orjson.loads(rows):
+        for some in (before, behind):
+            for other, share in zip(some, SHARES, strict=False):
+                near.setdefault(memory, []).append((other, share))
+                near.setdefault(other, []).append((memory, share))
+    return near

@@ -23,8 +23,10 @@ SLICE = 64
 class Embedded(Protocol):
     """Vectors of one model, one for each text."""
 
-    model: Model
-    vectors: list[Vector | None]
+    @property
+    def model(self) -> Model: ...
+    @property
+    def vectors(self) -> Sequence[Vector | None]: ...
 
 
 class Text(NamedTuple):

@@ -22,13 +22,15 @@ PREFIX = "BOTWIRE_SERVER_"
 
 Profile = Literal["native", "hosted"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+CheckpointRule = Literal["id", "version"]
 
 HOSTED_DAILY_WRITES = 1_000
 HOSTED_NAMESPACE_BYTES = 50_000_000
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": help, **more})
+    # A secret's option is hidden: its value would show in the list of processes.
+    return field(default=default, repr=not more.get("secret"), metadata={"help": help, **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,19 @@ class Config:
     )
     open_namespaces: int = _setting(
         0, "Namespaces kept open at once; 0 lets the descriptor limit decide.", least=0
+    )
+    checkpoint_rule: CheckpointRule = _setting(
+        "id",
+        "How a stale PUT of a LangGraph checkpoint to /v1/state is resolved. id: the newer "
+        "checkpoint stays. version: by its version, like every other document.",
+    )
+    summarizer: str = _setting(
+        "extractive",
+        "Who summarises episodes. extractive: the most central episodes themselves. "
+        "openai:MODEL@URL: a model behind an OpenAI-compatible endpoint.",
+    )
+    summarizer_key: str | None = _setting(
+        None, "The key for the summarizer's endpoint.", secret=True
     )
     log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
     log_format: LogFormat = _setting("text", "Shape of log lines.")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from botwire_server.errors import Refusal
 from botwire_server.logs import describe
-from botwire_server.store import entries
+from botwire_server.store import sweeping
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Clock
 
@@ -50,12 +50,12 @@ class Housekeeping:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """Erase entries that have expired, also in namespaces nobody has open."""
+        """Erase what has expired, also in namespaces nobody has open."""
         registry, pool = self._directory.registry, self._directory.pool
         for row in registry.due(self._clock(), SWEPT_AT_ONCE):
             try:
                 namespace = await pool.open(row)
-                await namespace.delete(entries.sweep)
+                await namespace.delete(sweeping.sweep)
             except Refusal as error:
                 log.warning("namespace %s was not swept: %s", row.id, error.message)
 

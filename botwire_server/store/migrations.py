@@ -79,29 +79,28 @@ _STATES = (
     "CREATE INDEX states_expiry ON states (expires_at) WHERE expires_at IS NOT NULL",
 )
 
-# The order of the ids is the order of the episodes, also within one millisecond. `text` is what
-# of the content can be searched.
+# The order of the ids is the order of the episodes, also within one millisecond. `content` and
+# `metadata` are JSON. The index keeps no text: what it indexed follows from `content`.
 _EPISODES = (
     """CREATE TABLE episodes (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         session_id TEXT NOT NULL,
         type TEXT NOT NULL,
         content BLOB NOT NULL,
-        text TEXT NOT NULL,
         metadata BLOB NOT NULL,
         bytes INTEGER NOT NULL,
         created_at REAL NOT NULL
     )""",
     "CREATE INDEX episodes_session ON episodes (session_id, id)",
     """CREATE VIRTUAL TABLE episode_text USING fts5 (
-        text, content='episodes', content_rowid='id', tokenize='porter unicode61'
+        text, content='', tokenize='porter unicode61'
     )""",
     "INSERT INTO episode_text (episode_text, rank) VALUES ('secure-delete', 1)",
 )
 
 # One row, so that a write touches one page for all that is counted: the writes of the UTC day, in
 # the transaction of the write; the revision; and the totals, which triggers keep, so that no unit
-# of work can forget them.
+# of work can forget them. `sessions` are those that have a state or episodes.
 _COUNTERS = (
     """CREATE TABLE totals (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -114,7 +113,8 @@ _COUNTERS = (
         episodes INTEGER NOT NULL DEFAULT 0,
         vectors INTEGER NOT NULL DEFAULT 0,
         bytes INTEGER NOT NULL DEFAULT 0,
-        key_bytes INTEGER NOT NULL DEFAULT 0
+        key_bytes INTEGER NOT NULL DEFAULT 0,
+        sessions INTEGER NOT NULL DEFAULT 0
     )""",
     "INSERT INTO totals (id) VALUES (1)",
     """CREATE TRIGGER entries_added AFTER INSERT ON entries BEGIN
@@ -130,11 +130,23 @@ _COUNTERS = (
     ),
     *(
         f"""CREATE TRIGGER {table}_{verb} AFTER {event} ON {table} BEGIN
-            UPDATE totals SET {table} = {table} {sign} 1, bytes = bytes {sign} {row}.bytes; END"""  # noqa: S608
-        for table in ("states", "memories", "episodes")
+            UPDATE totals SET {table} = {table} {sign} 1, bytes = bytes {sign} {row}.bytes
+            {sessions}; END"""  # noqa: S608
+        for table, others in (
+            ("states", "SELECT 1 FROM episodes WHERE session_id = {row}.session_id"),
+            (
+                "episodes",
+                """SELECT 1 FROM states WHERE session_id = {row}.session_id UNION ALL
+                SELECT 1 FROM episodes WHERE session_id = {row}.session_id AND id <> {row}.id""",
+            ),
+            ("memories", ""),
+        )
         for verb, event, sign, row in (
             ("added", "INSERT", "+", "new"),
             ("removed", "DELETE", "-", "old"),
+        )
+        for sessions in (
+            f", sessions = sessions {sign} NOT EXISTS ({others.format(row=row)})" if others else "",
         )
     ),
 )
@@ -184,6 +196,7 @@ _TENANTS = (
         episodes INTEGER NOT NULL DEFAULT 0,
         vectors INTEGER NOT NULL DEFAULT 0,
         bytes INTEGER NOT NULL DEFAULT 0,
+        sessions INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tenant_id, name)
     ) WITHOUT ROWID""",
     "CREATE INDEX namespaces_sweep ON namespaces (sweep_at) WHERE sweep_at IS NOT NULL",

@@ -28,7 +28,8 @@ from botwire_server.store.housekeeping import Housekeeping
 from botwire_server.store.operator import Operator
 from botwire_server.store.pool import capacity
 from botwire_server.store.registry import DEFAULT_TENANT
-from botwire_server.web import admin, botwire
+from botwire_server.summarizer import summarizer
+from botwire_server.web import admin, botwire, mnemora
 from botwire_server.web.auth import Door
 from botwire_server.web.dialect import Dialect
 from botwire_server.web.request_log import RequestLog
@@ -51,8 +52,12 @@ class App:
 
     def __init__(self, config: Config, *, clock: Clock, request_log: RequestLog | None) -> None:
         self.config = config
+        self._summarizer = summarizer(config.summarizer, config.summarizer_key)
         self.dialects: Sequence[Dialect] = [
             admin.dialect(self._operator),
+            mnemora.dialect(
+                checkpoint_ids=config.checkpoint_rule == "id", summarizer=self._summarizer
+            ),
             botwire.dialect(hosted=config.profile == "hosted"),
         ]
         self._clock = clock
@@ -63,7 +68,8 @@ class App:
         self.failure: Unusable | None = None
         self._public = frozenset[str]().union(*(dialect.public for dialect in self.dialects))
         self._router = Router(
-            [resource for dialect in self.dialects for resource in dialect.routes],
+            # Prefixes keep them apart; those that are asked most are tried first.
+            [resource for dialect in reversed(self.dialects) for resource in dialect.routes],
             redirect_slashes=False,
             default=_no_route,
         )
@@ -124,6 +130,7 @@ class App:
                 _normalize(scope)
                 scope["max_body_bytes"] = self.config.max_body_bytes
                 scope["request_id"] = request_id
+                scope["started"] = started
                 scope["header"] = header = dict(scope["headers"])
                 await self._admit(scope, header)
                 await self._router(scope, receive, answer)
@@ -180,6 +187,7 @@ class App:
                 await housekeeping.stop()
         finally:
             await directory.close()
+            await self._summarizer.close()
             if self._request_log is not None:
                 self._request_log.flush()
 

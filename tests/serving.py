@@ -102,8 +102,9 @@ class Server:
         found = re.search(r"address +(http://\S+)\n", self._out.read_text())
         if found:
             return found[1]
-        if self.process.poll() is not None:
-            raise AssertionError(f"the server did not start: {self.log}")
+        code = self.process.poll()
+        if code is not None:
+            raise AssertionError(f"the server did not start, exit code {code}: {self.log}")
         return ""
 
     def stop(self) -> int:

@@ -9,6 +9,7 @@ import threading
 from contextlib import asynccontextmanager
 
 import pytest
+from serving import until
 
 from botwire_server.errors import Closed, Conflict, Unavailable
 from botwire_server.store.database import Database, brief, is_brief
@@ -315,11 +316,14 @@ async def test_what_keeps_nothing_stays_empty(path):
 
 
 async def test_closing_releases_thread_and_descriptors(path):
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
-    for _ in range(20):
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    before = held()
+    for number in range(20):
         async with opened(path) as database:
-            await database.transact(put_briefly, str(_))
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+            await database.transact(put_briefly, str(number))
+    until(lambda: held() <= before, "threads and descriptors are released")
 
 
 async def test_a_checkpoint_empties_the_wal(path):

@@ -108,10 +108,8 @@ GUARDS = {
     "isolation": Guard(
         isolation,
         "store/registry.py",
-        '"SELECT id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",\n'
-        "            (tenant_id, name),",
-        '"SELECT id, name, file FROM namespaces WHERE tenant_id = ? LIMIT 1",\n'
-        "            (tenant_id,),",
+        'WHERE tenant_id = ? AND name = ?",\n            tenant_id,\n            name,\n',
+        'WHERE tenant_id = ? LIMIT 1",\n            tenant_id,\n',
     ),
     "committed when answered": Guard(
         committed_when_answered,

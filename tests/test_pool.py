@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from botwire_server.errors import Damaged, Refusal, Unusable
-from botwire_server.store import entries
+from botwire_server.store import entries, purges
 from botwire_server.store.directory import DataDirectory
+from botwire_server.store.keys import UNLIMITED
 from botwire_server.store.namespace import Limits, Namespace
 from botwire_server.store.pool import DRAFT
+from botwire_server.store.registry import NamespaceRow
 from botwire_server.store.tenant import Tenant
+from botwire_server.store.usage import NO_KEY, Call
 
 
 @asynccontextmanager
@@ -23,10 +26,16 @@ async def directory(path: Path, *, most_open: int = 100):
     """A data directory and the door of a tenant in it."""
     opened = await DataDirectory.open(path, durability="full", clock=time.time, most_open=most_open)
     try:
-        row = await opened.registry.ensure_tenant("tenant")
-        yield opened, Tenant(opened, row, Limits())
+        yield opened, await door(opened, "tenant")
     finally:
         await opened.close()
+
+
+async def door(data: DataDirectory, name: str) -> Tenant:
+    """The door of a tenant without limits, made where there is none."""
+    row = await data.registry.ensure_tenant(name, "unlimited")
+    call = Call(row.id, NO_KEY)
+    return Tenant(data, row, limits=Limits(), grant=UNLIMITED, call=call)
 
 
 async def put(tenant: Tenant, namespace: str, key: str = "k", value: bytes = b'"v"'):
@@ -35,6 +44,11 @@ async def put(tenant: Tenant, namespace: str, key: str = "k", value: bytes = b'"
 
 async def get(tenant: Tenant, namespace: str, key: str = "k"):
     return await tenant.namespace(namespace).read(entries.get, key)
+
+
+async def bury(data: DataDirectory, row: NamespaceRow) -> None:
+    """Begin a purge, as another process would."""
+    await data.registry.change(purges.bury_namespace, row.tenant_id, row.id, actor="test")
 
 
 def files(path: Path) -> list[Path]:
@@ -116,7 +130,7 @@ async def test_a_purge_closes_and_unlinks(tmp_path):
         assert files(tmp_path) == []
         assert data.pool.opened() == []
         assert not [fd for fd in descriptors() if row.id in os.readlink(f"/proc/self/fd/{fd}")]
-        assert data.registry.tombstones() == []
+        assert await data.registry.query(purges.unfinished) == []
         assert await tenant.namespace("n").purge() is None
         assert await get(tenant, "n") is None
 
@@ -193,7 +207,7 @@ async def test_what_a_crash_left_is_finished(tmp_path):
             await put(tenant, name)
         drafted = tmp_path / data.find(tenant._row, "drafted").file
         buried = data.find(tenant._row, "buried")
-        await data.registry.bury(buried.id)  # and then the power went
+        await bury(data, buried)  # and then the power went
     drafted.rename(drafted.with_name(drafted.name + DRAFT))  # named in the registry, not yet taken
     unknown = drafted.with_name("unknown-0123.db" + DRAFT)  # prepared, not in the registry
     unknown.write_bytes(b"")
@@ -203,16 +217,16 @@ async def test_what_a_crash_left_is_finished(tmp_path):
         assert await get(tenant, "buried") is None
         assert not (tmp_path / buried.file).exists()
         assert not unknown.exists()
-        assert data.registry.tombstones() == []
+        assert await data.registry.query(purges.unfinished) == []
 
 
 async def test_what_another_process_buried_is_removed(tmp_path):
     async with directory(tmp_path) as (data, tenant):
         await put(tenant, "n")
         row = data.find(tenant._row, "n")
-        await data.registry.bury(row.id)
+        await bury(data, row)
         assert await get(tenant, "n") is None
-        await data.remove_buried()
+        await data.finish_purges()
         assert not (tmp_path / row.file).exists()
         await put(tenant, "n")
         assert data.find(tenant._row, "n").id != row.id
@@ -220,7 +234,7 @@ async def test_what_another_process_buried_is_removed(tmp_path):
 
 async def test_two_tenants_with_the_same_names_have_two_files(tmp_path):
     async with directory(tmp_path) as (data, one):
-        two = Tenant(data, await data.registry.ensure_tenant("two"), Limits())
+        two = await door(data, "two")
         await put(one, "n", value=b'"one"')
         assert await get(two, "n") is None
         await put(two, "n", value=b'"two"')

@@ -20,6 +20,7 @@ from botwire_server.store.namespace import Limits, Namespace, Totals
 from botwire_server.store.pool import DRAFT, Pool
 from botwire_server.store.purges import Tombstone
 from botwire_server.store.registry import NamespaceRow, Registry, TenantRow, file_of, new_id
+from botwire_server.store.staging import clear_abandoned
 from botwire_server.store.usage import Ledger
 
 log = logging.getLogger(__name__)
@@ -283,6 +284,7 @@ class DataDirectory:
 
     async def _recover(self) -> None:
         await self.finish_purges()
+        clear_abandoned(self.path, self.registry.is_tenant)
         known = self.registry.files()
         for draft in self.path.glob(f"tenants/*/*.db{DRAFT}"):
             file = str(draft.relative_to(self.path)).removesuffix(DRAFT)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from botwire_server.errors import Conflict
+from botwire_server.store import names
 from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
 
@@ -157,12 +158,28 @@ def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
     connection.executemany(
         """INSERT INTO entries (key, value, bytes, created_at, updated_at, expires_at, revision)
         VALUES (:key, :value, :bytes, :created_at, :updated_at, :expires_at, :revision)""",
-        ({**record, "value": orjson.dumps(record["value"])} for record in records),
+        map(_row, records),
     )
     connection.execute(
         "UPDATE totals SET revision = max(revision, (SELECT coalesce(max(revision), 0)"
         " FROM entries))"
     )
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    value = record["value"]
+    encoded = orjson.dumps(value)
+    return {
+        **record,
+        "key": names.check(record["key"], "key", longest=names.LONGEST_KEY),
+        "value": encoded,
+        "bytes": size_of(value, encoded),
+    }
+
+
+def size_of(value: Any, encoded: bytes) -> int:
+    """What a value counts: the bytes of a string, or of any other value's JSON."""
+    return len(value.encode()) if isinstance(value, str) else len(encoded)
 
 
 def sweep(connection: Connection) -> None:

@@ -77,6 +77,16 @@ def unfinished(connection: Connection) -> list[str]:
     return [id for [id] in rows]
 
 
+def begun(connection: Connection, tenant: str) -> str | None:
+    """The purge of the tenant of this name, if one was begun and has not ended."""
+    row = connection.execute(
+        """SELECT p.id FROM tenants t JOIN purges p ON p.tenant_id = t.id AND p.scope = ?
+        WHERE t.name = ? AND t.purging_at IS NOT NULL""",
+        (TENANT, tenant),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def due(connection: Connection, purge_id: str) -> list[Tombstone]:
     """What a purge has still to remove."""
     rows = connection.execute(

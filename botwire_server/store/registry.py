@@ -134,6 +134,10 @@ class Registry:
         )
         return None if row is None else TenantRow(*row)
 
+    def is_tenant(self, id: str) -> bool:
+        """Whether there is a tenant with this id."""
+        return self._one("SELECT 1 FROM tenants WHERE id = ?", id) is not None
+
     def namespace(self, tenant_id: str, name: str) -> NamespaceRow | None:
         """A namespace of this tenant by name."""
         row = self._one(

@@ -86,6 +86,12 @@ class Config:
     summarizer_key: str | None = _setting(
         None, "The key for the summarizer's endpoint.", secret=True
     )
+    embedder: str = _setting(
+        "wordllama",
+        "Who makes vectors of texts. wordllama: the embedded model. openai:MODEL@URL: a model "
+        "behind an OpenAI-compatible endpoint. none: search by keywords only.",
+    )
+    embedder_key: str | None = _setting(None, "The key for the embedder's endpoint.", secret=True)
     log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
     log_format: LogFormat = _setting("text", "Shape of log lines.")
     insecure_open: bool = _setting(

@@ -27,7 +27,7 @@ def run_at_once(server: Server, directory: Path, *selected: str) -> dict[str, tu
     for name in ("acme", "globex"):
         key = make_tenant(server.data, name)
         url = server.url.replace("http://", f"http://{key}@")
-        arguments = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        arguments = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
         arguments += ["-W", "error", "--basetemp", str(directory / f"pytest-{name}")]
         arguments += [f"--deselect=tests/{test}" for test in LEFT_OUT]
         processes[name] = subprocess.Popen(

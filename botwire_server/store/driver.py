@@ -38,11 +38,12 @@ class Connection(sqlite3.Connection):
     """A connection that knows the time and what it left behind.
 
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
-    WAL until the next truncating checkpoint.
+    WAL until the next truncating checkpoint. `namespace_id` is the registry's name of the file.
     """
 
     clock: Clock = staticmethod(time.time)
     leftovers: bool = False
+    namespace_id: str = ""
 
     @property
     def now(self) -> float:

@@ -28,6 +28,25 @@ class Schema:
     steps: Sequence[Sequence[str]]
 
 
+def vector_tables(dimension: int) -> tuple[str, ...]:
+    """The tables for vectors of this dimension.
+
+    `vectors` holds normalised float32 under the memory's id times 4,096 plus the number of the
+    chunk; `memory_bits` their signs (padded to whole bytes), by which a search is narrowed down.
+    """
+    return (
+        "CREATE TABLE vectors (id INTEGER PRIMARY KEY, embedding BLOB NOT NULL)",
+        # A small chunk: the first vector reserves room for a whole one.
+        f"""CREATE VIRTUAL TABLE memory_bits USING vec0 (
+            bits bit[{dimension + -dimension % 8}], chunk_size=256
+        )""",
+        """CREATE TRIGGER vectors_added AFTER INSERT ON vectors BEGIN
+            UPDATE totals SET vectors = vectors + 1; END""",
+        """CREATE TRIGGER vectors_removed AFTER DELETE ON vectors BEGIN
+            UPDATE totals SET vectors = vectors - 1; END""",
+    )
+
+
 # Writing an entry again moves it to the next revision (see `totals`), which is never used twice:
 # newest first is the table read backwards.
 _ENTRIES = (
@@ -43,25 +62,54 @@ _ENTRIES = (
     "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
 )
 
+# The collection, the session and the canonical text make `same`: who stores the same again finds
+# the row there. `memory_history` keeps what a merge replaced. Triggers keep rows and words
+# together; a trigger may not write to vec0, so `vectors` keeps its own two tables together.
 _MEMORIES = (
     """CREATE TABLE memories (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         collection TEXT NOT NULL,
         content TEXT NOT NULL,
-        metadata BLOB NOT NULL,
+        metadata TEXT NOT NULL,
         session_id TEXT,
+        same BLOB NOT NULL UNIQUE,
         bytes INTEGER NOT NULL,
         created_at REAL NOT NULL,
         updated_at REAL NOT NULL
     )""",
+    """CREATE INDEX memories_session ON memories (session_id, collection)
+        WHERE session_id IS NOT NULL""",
+    """CREATE TABLE memory_history (
+        memory_id INTEGER NOT NULL,
+        revision INTEGER NOT NULL,
+        content TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        replaced_at REAL NOT NULL,
+        PRIMARY KEY (memory_id, revision)
+    ) WITHOUT ROWID""",
     """CREATE VIRTUAL TABLE memory_text USING fts5 (
         content, content='memories', content_rowid='id', tokenize='porter unicode61'
     )""",
     "INSERT INTO memory_text (memory_text, rank) VALUES ('secure-delete', 1)",
-    # A small chunk: the first vector reserves room for a whole one.
-    """CREATE VIRTUAL TABLE memory_vectors USING vec0 (
-        embedding float[256] distance_metric=cosine, chunk_size=64
+    # Whose vectors these are; `complete` is 0 while some memory has none of this model.
+    """CREATE TABLE vector_model (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        name TEXT,
+        dimension INTEGER,
+        complete INTEGER NOT NULL DEFAULT 1
     )""",
+    "INSERT INTO vector_model (id) VALUES (1)",
+    *vector_tables(256),
+    """CREATE TRIGGER memory_text_added AFTER INSERT ON memories BEGIN
+        INSERT INTO memory_text (rowid, content) VALUES (new.id, new.content); END""",
+    """CREATE TRIGGER memory_text_rewritten AFTER UPDATE OF content ON memories BEGIN
+        INSERT INTO memory_text (memory_text, rowid, content)
+            VALUES ('delete', old.id, old.content);
+        INSERT INTO memory_text (rowid, content) VALUES (new.id, new.content); END""",
+    """CREATE TRIGGER memory_erased AFTER DELETE ON memories BEGIN
+        INSERT INTO memory_text (memory_text, rowid, content)
+            VALUES ('delete', old.id, old.content);
+        DELETE FROM memory_history WHERE memory_id = old.id; END""",
 )
 
 # `data` is JSON. One row a session, the version goes on where a state is stored over.

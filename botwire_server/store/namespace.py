@@ -67,6 +67,10 @@ class Namespace(Database):
         namespace.totals, namespace.sweep_at = await namespace.read(count)
         return namespace
 
+    def identify(self, id: str) -> None:
+        """Tell the units of work which namespace this is: ids of memories carry it."""
+        self._connection.namespace_id = id
+
     async def write(
         self,
         unit: Callable[Concatenate[Connection, P], T],

@@ -158,6 +158,7 @@ class Pool:
         if not path.exists():
             await asyncio.to_thread(_take_draft, path)
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
+        namespace.identify(row.id)
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
         self._open[row.id] = namespace
         self._make_room()

@@ -56,14 +56,18 @@ class Tenant:
         rows = self._directory.registry.namespaces(self._row.id)
         return [row.name for row, _, _ in rows if self._grant.allows("read", row.name)]
 
-    async def namespaces_with_episodes(self) -> list[str]:
-        """The names of those in which there are episodes."""
+    async def namespaces_with(self, kind: str) -> list[str]:
+        """The names of those that hold something of a kind: a field of `Totals`."""
         await self._directory.note_changes()
         return [
             row.name
             for row, _, held in self._directory.registry.namespaces(self._row.id)
-            if held.episodes and self._grant.allows("read", row.name)
+            if getattr(held, kind) and self._grant.allows("read", row.name)
         ]
+
+    async def namespaces_with_episodes(self) -> list[str]:
+        """The names of those in which there are episodes."""
+        return await self.namespaces_with("episodes")
 
     async def totals(self) -> tuple[int, Totals]:
         """How many namespaces the key may read, and what they hold."""
@@ -110,6 +114,11 @@ class NamespaceRef:
         self._limits = tenant._limits
         self._grant = tenant._grant
         self._name = name
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
 
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -5,6 +5,7 @@ Every request goes the same way: request id, credentials, route, answer, line in
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import secrets
@@ -20,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from botwire_server import tiers
 from botwire_server.config import Config
+from botwire_server.embedding import embedder
 from botwire_server.errors import Internal, Invalid, NotFound, Refusal, Unusable
 from botwire_server.logs import describe
 from botwire_server.store.directory import DataDirectory
@@ -53,6 +55,7 @@ class App:
     def __init__(self, config: Config, *, clock: Clock, request_log: RequestLog | None) -> None:
         self.config = config
         self._summarizer = summarizer(config.summarizer, config.summarizer_key)
+        self._embedder = embedder(config.embedder, config.embedder_key)
         self.dialects: Sequence[Dialect] = [
             admin.dialect(self._operator),
             mnemora.dialect(
@@ -131,6 +134,7 @@ class App:
                 scope["max_body_bytes"] = self.config.max_body_bytes
                 scope["request_id"] = request_id
                 scope["started"] = started
+                scope["embedder"] = self._embedder
                 scope["header"] = header = dict(scope["headers"])
                 await self._admit(scope, header)
                 await self._router(scope, receive, answer)
@@ -181,13 +185,17 @@ class App:
             self.directory = directory
             housekeeping = Housekeeping(directory, self._clock)
             housekeeping.start()
+            # Loaded while nobody waits: a first call that has to may try a client's patience.
+            warming = asyncio.create_task(self._embedder.warm())
             try:
                 yield
             finally:
+                warming.cancel()
                 await housekeeping.stop()
         finally:
             await directory.close()
             await self._summarizer.close()
+            await self._embedder.close()
             if self._request_log is not None:
                 self._request_log.flush()
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from botwire_server.store.episodes import Episode, searchable
+from botwire_server.store.memories import Memory, Replaced
 from botwire_server.store.states import State
 from botwire_server.web.mnemora.envelope import iso, iso_or_none
 
@@ -21,6 +22,33 @@ def state_record(agent_id: str, state: State) -> dict[str, Any]:
         "created_at": iso(state.created_at),
         "updated_at": iso(state.updated_at),
         "expires_at": iso_or_none(state.expires_at),
+    }
+
+
+def memory_record(
+    agent_id: str, memory: Memory, *, score: float | None = None, deduplicated: bool = False
+) -> dict[str, Any]:
+    """A memory. `namespace` is the contract's word for its collection."""
+    return {
+        "id": memory.id,
+        "agent_id": agent_id,
+        "content": memory.content,
+        "namespace": memory.collection,
+        "session_id": memory.session_id,
+        "metadata": orjson.Fragment(memory.metadata),
+        "similarity_score": score,
+        "created_at": iso(memory.created_at),
+        "updated_at": iso(memory.updated_at),
+        "deduplicated": deduplicated,
+    }
+
+
+def replaced_record(replaced: Replaced) -> dict[str, Any]:
+    """What a merge replaced."""
+    return {
+        "content": replaced.content,
+        "metadata": orjson.Fragment(replaced.metadata),
+        "replaced_at": iso(replaced.replaced_at),
     }
 
 

@@ -28,9 +28,10 @@ HOSTED_DAILY_WRITES = 1_000
 HOSTED_NAMESPACE_BYTES = 50_000_000
 
 
-def _setting(default: Any, help: str, **more: Any) -> Any:
-    # A secret's option is hidden: its value would show in the list of processes.
-    return field(default=default, repr=not more.get("secret"), metadata={"help": help, **more})
+def _setting(default: Any, help: str, *, secret: bool = False, **more: Any) -> Any:
+    if secret:
+        help += " Use the variable: an option shows in the list of processes."
+    return field(default=default, repr=not secret, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True, kw_only=True)

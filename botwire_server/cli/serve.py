@@ -40,8 +40,6 @@ def _option(setting: Field[Any], hint: Any) -> dict[str, Any]:
     options: dict[str, Any] = {"help": setting.metadata["help"], "default": setting.default}
     if setting.default is MISSING:
         options["default"] = None
-    if setting.metadata.get("secret"):
-        options["hidden"] = True
     if hint is bool:
         return options | {"is_flag": True}
     if get_origin(hint) is Literal:

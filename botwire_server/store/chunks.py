@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-# About 250 tokens: what a mean of word vectors can still stand for.
-LONGEST = 1_200
-OVERLAP = 200
+# Some sentences: what a mean of word vectors can still stand for.
+LONGEST = 800
+OVERLAP = 150
 # The number of a chunk has 12 bits in a vector's id; a longer text gets longer chunks.
 MOST = 4_000
 

@@ -210,8 +210,8 @@ def dump(connection: Connection) -> Iterator[dict[str, Any]]:
                 {**replaced._asdict(), "metadata": orjson.Fragment(replaced.metadata)}
                 for replaced in (history(connection, id) or (None, []))[1]
             ],
-            "model": model if held else None,
-            "vectors": {number: base64.b64encode(vector).decode() for number, vector in held},
+            "model": list(model) if model and held else None,
+            "vectors": {str(number): base64.b64encode(vector).decode() for number, vector in held},
         }
 
 

@@ -66,15 +66,17 @@ def rank(
     totals: list[tuple[float, int, int]] = []
     for place, (one, own) in enumerate(zip(found, owns, strict=True)):
         lent = _lent(one, own, context) if context else {}
-        eligible = own.keys() if one.eligible is None else own.keys() & one.eligible
-        for memory in eligible:
-            total = own[memory] + lent.get(memory, 0.0)
+        hits = own.keys() | lent.keys()
+        for memory in hits if one.eligible is None else hits & one.eligible:
+            total = own.get(memory, 0.0) + lent.get(memory, 0.0)
             if total >= threshold and total > 0:
                 totals.append((total, memory, -place))
     # The sum decides also where it is over 1. Of equals the newer comes first.
     best = heapq.nlargest(limit, totals)
     return [
-        _hit(found[-place], words[-place], mode, memory, -place, total, owns[-place][memory])
+        _hit(
+            found[-place], words[-place], mode, memory, -place, total, owns[-place].get(memory, 0.0)
+        )
         for total, memory, place in best
     ]
 

@@ -98,7 +98,7 @@ def test_a_ranking_that_throws_scores_away_is_caught(
 
     def by_rank(found: list[Found], scores: list[dict[int, float]]) -> list[dict[int, float]]:
         return [
-            {memory: 1 / (60 + place) for place, memory in enumerate(sorted(one, key=one.__getitem__, reverse=True))}
+            {memory: 1 / (60 + place) for place, memory in enumerate(sorted(one, key=one.__getitem__, reverse=True))}  # noqa: E501
             for one in scaled(found, scores)
         ]  # fmt: skip
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,10 @@ HOSTED_DAILY_WRITES = 1_000
 HOSTED_NAMESPACE_BYTES = 50_000_000
 
 
-def _setting(default: Any, help: str, **more: Any) -> Any:
-    # A secret's option is hidden: its value would show in the list of processes.
-    return field(default=default, repr=not more.get("secret"), metadata={"help": help, **more})
+def _setting(default: Any, help: str, *, secret: bool = False, **more: Any) -> Any:
+    if secret:
+        help += " Use the variable: an option shows in the list of processes."
+    return field(default=default, repr=not secret, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +115,19 @@ class Config:
         return HOSTED_NAMESPACE_BYTES if self.profile == "hosted" else 0
 
     @property
+    def always_keyed(self) -> bool:
+        """Whether keys are required even before the first was made."""
+        return not self.loopback and not self.insecure_open
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the server."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:  # a name: 127.example.org may lead anywhere
+            return False
 
 
 def variable(setting: str) -> str:

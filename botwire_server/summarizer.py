@@ -17,6 +17,8 @@ EXTRACTIVE = "extractive"
 WORDS_JUDGED = 400
 # Two texts closer than this say the same; one of them is enough.
 TOO_SIMILAR = 0.8
+# What is less central than this part of the most central one is beside the point.
+BESIDE_THE_POINT = 0.4
 # Characters given to a model; the newest are kept.
 LONGEST_INPUT = 100_000
 
@@ -111,10 +113,13 @@ def extract(texts: Sequence[str], *, most_words: int) -> Summary:
     """
     vectors = _vectors(texts)
     centroid = _centroid(vectors)
-    ranking = sorted(range(len(texts)), key=lambda i: (-_cosine(vectors[i], centroid), i))
+    centrality = [_cosine(vector, centroid) for vector in vectors]
+    ranking = sorted(range(len(texts)), key=lambda i: (-centrality[i], i))
     taken: list[int] = []
     left = most_words
     for candidate in ranking:
+        if centrality[candidate] < BESIDE_THE_POINT * centrality[ranking[0]]:
+            break
         length = len(texts[candidate].split())
         if not 0 < length <= left:
             continue

@@ -48,12 +48,19 @@ def load(path: Path) -> Mapping[str, Tier]:
         return BUILT_IN
     try:
         with path.open("rb") as file:
-            tables = tomllib.load(file).get("tiers", {})
-    except (OSError, tomllib.TOMLDecodeError) as error:
+            content = tomllib.load(file)
+    except (OSError, ValueError) as error:  # no TOML, or no UTF-8
         raise Unusable(f"{path} cannot be read as TOML: {error}") from error
+    for heading in sorted(set(content) - {"tiers"}):
+        raise Unusable(f"{path}: there is nothing called {heading}; write [tiers.NAME].")
+    tables = content.get("tiers", {})
+    if not isinstance(tables, dict):
+        raise Unusable(f"{path}: tiers must be tables: write [tiers.NAME].")
     tiers = dict(BUILT_IN)
     known = {field.name for field in fields(Tier)}
     for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise Unusable(f"{path}: tier {name} must be a table: write [tiers.{name}].")
         for limit, value in table.items():
             if limit not in known:
                 limits = ", ".join(sorted(known))

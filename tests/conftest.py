@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,19 +13,37 @@ from pathlib import Path
 import botwire
 import httpx
 import pytest
-from serving import Server
+from serving import Running, Server
 
 # They have requirements and environments of their own; see scripts/test-frameworks.
 collect_ignore = ["frameworks"]
 
 _numbers = itertools.count(1)
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine function that is a test."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(pyfuncitem.obj(**arguments))
+    return True
+
+
 MakeServer = Callable[..., Server]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that all tests share: use `ns` for a namespace of one's own."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server | Running]:
+    """A server that all tests share: use `ns` for a namespace of one's own.
+
+    `TEST_SERVER_URL` is that of one which runs already; a key may stand in it.
+    """
+    url = os.environ.get("TEST_SERVER_URL")
+    if url is not None:
+        yield Running(url)
+        return
     server = Server(tmp_path_factory.mktemp("shared"))
     try:
         yield server.start()
@@ -83,3 +104,14 @@ def memory(server: Server) -> Iterator[Callable[..., botwire.Memory]]:
             return made
 
         yield make
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With a server that runs already, no other is started."""
+    if "TEST_SERVER_URL" in os.environ:
+        others = {"make_server", "hosted"}
+        left_out = [
+            item for item in items if others.intersection(getattr(item, "fixturenames", ()))
+        ]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 
 import botwire_server
@@ -161,6 +162,18 @@ class Server:
     @property
     def _err(self) -> Path:
         return self._directory / f"err-{self._starts}.txt"
+
+
+class Running:
+    """A server that somebody else started."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """For tests that speak to a socket, where no key is sent."""
+        pytest.skip("speaks without a key")
 
 
 class FakeClock:

@@ -44,14 +44,14 @@ async def _client(
     for step in range(operations):
         content = f"{number}-{step}"
         kind = random.random()
-        if kind < 0.45:
+        if kind < 0.42:
             found = await record("get", None, _get(http, agent))
             version = found[0] if found else 1
-        elif kind < 0.85:
+        elif kind < 0.84:
             argument = (content, version)
             answer = await record("update", argument, _update(http, agent, content, version))
             version = answer if isinstance(answer, int) else version
-        elif kind < 0.95:
+        elif kind < 0.98:
             version = await record("store", content, _store(http, agent, content))
         else:
             await record("delete", None, _delete(http, agent))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -54,5 +55,13 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
     except (Unusable, Refusal) as error:
-        click.echo(f"botwire-server: {error.message}", err=True)
-        sys.exit(1)
+        _fail(error.message)
+    except OSError as error:
+        _fail(f"{error.filename or 'the system'}: {os.strerror(error.errno or 0)}.")
+    except UnicodeEncodeError:
+        _fail("An argument is no valid UTF-8.")
+
+
+def _fail(sentence: str) -> NoReturn:
+    click.echo(f"botwire-server: {sentence}", err=True)
+    sys.exit(1)

@@ -44,7 +44,7 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             "--tiers",
             "tiers_file",
             envvar=variable("tiers"),
-            type=click.Path(dir_okay=False, path_type=Path),
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
             show_default="tiers.toml in the data directory",
             help="TOML file with tiers of limits.",
         ),
@@ -79,6 +79,8 @@ async def opened(
         return await _finish_purge(data_dir, registry, purge_id)
 
     try:
+        if await registry.query(purges.unfinished):
+            await _finish_begun(data_dir)
         known = tiers.load(tiers_file or data_dir / tiers.FILE)
         yield Operator(registry, known, actor=ACTOR, finish_purge=finish_purge), registry
     finally:
@@ -94,14 +96,20 @@ async def _finish_purge(data_dir: Path, registry: Registry, purge_id: str) -> di
         if receipt is not None:
             bar.close()
             return receipt
-        try:
-            directory = await DataDirectory.open(
-                data_dir, durability="full", clock=time.time, most_open=MOST_OPEN
-            )
-        except Unusable:  # a server holds the lock: it sees the purge and does it
+        if not await _finish_begun(data_dir):
             await asyncio.sleep(POLL_SECONDS)
-        else:
-            await directory.close()  # opening has finished what was begun
+
+
+async def _finish_begun(data_dir: Path) -> bool:
+    """Finish the purges that were begun; False if a server runs, which does it itself."""
+    try:
+        directory = await DataDirectory.open(
+            data_dir, durability="full", clock=time.time, most_open=MOST_OPEN
+        )
+    except Unusable:
+        return False
+    await directory.close()  # opening has finished them
+    return True
 
 
 class Progress:
@@ -126,8 +134,15 @@ class Progress:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is removed; `--yes` answers."""
-    if not yes:
-        click.confirm(question, abort=True, err=True)
+    if yes:
+        return
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:  # nobody is there to ask
+        click.echo("", err=True)
+        agreed = False
+    if not agreed:
+        raise Unusable("Nothing was removed: answer y, or give --yes.")
 
 
 def show_json(value: Any) -> None:

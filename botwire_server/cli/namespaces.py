@@ -14,6 +14,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
+from botwire_server.errors import NotFound
 
 COLUMNS = ("namespace", "entries", "states", "memories", "episodes", "bytes", "created_at")
 
@@ -54,14 +55,17 @@ def purge(
     """Remove namespace NAME of TENANT, or all with a prefix, for good; prints the receipt."""
     if (name is None) == (prefix is None):
         raise click.UsageError("Name one namespace, or give --prefix.")
-    if not yes:
+    if not (yes and as_json):
         found = operate(
             data_dir, tiers_file, lambda it: it.list_namespaces(tenant, prefix=prefix or "")
         )
         doomed = [row for row in found if name is None or row["namespace"] == name]
+        if not doomed:
+            raise NotFound("There is no such namespace.")
         if not as_json:
-            show_table(doomed, COLUMNS, empty="There is no such namespace.")
-        confirm(f"Remove these {len(doomed)} namespaces of {tenant} for good?", yes=yes)
+            show_table(doomed, COLUMNS, empty="")
+        what = "this namespace" if len(doomed) == 1 else f"these {len(doomed)} namespaces"
+        confirm(f"Remove {what} of {tenant} for good?", yes=yes)
     receipt = operate(
         data_dir,
         tiers_file,

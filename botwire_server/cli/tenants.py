@@ -86,9 +86,8 @@ def set_tier(name: str, tier: str, data_dir: Path, tiers_file: Path | None, as_j
 @common
 def purge(name: str, yes: bool, data_dir: Path, tiers_file: Path | None, as_json: bool) -> None:
     """Remove a tenant with everything it stored, for good; prints the receipt."""
-    found = operate(data_dir, tiers_file, lambda it: it.show_tenant(name))
     if not yes:
-        show_record(found)
+        show_record(operate(data_dir, tiers_file, lambda it: it.show_tenant(name)))
     confirm(f"Remove tenant {name} with all this for good?", yes=yes)
     receipt = operate(data_dir, tiers_file, lambda it: it.purge_tenant(name))
     if as_json:

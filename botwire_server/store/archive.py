@@ -4,6 +4,8 @@
     namespaces/0/entries.jsonl        one record a line
     namespaces/0/memories.jsonl       ...
 
+The ZIP's comment, its last bytes, is the SHA-256 of all before it.
+
 Written and read as a stream, with little memory, whether a server runs or not: each namespace is
 one snapshot. An archive is checked to its last byte before anything of it is taken in, and a
 tenant appears whole or not at all. Counters of the day and keys are not part of it.
@@ -13,9 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import os
 import secrets
-import shutil
 import time
 import zipfile
 import zlib
@@ -25,10 +27,11 @@ from typing import IO, Any, NamedTuple, Protocol
 
 import orjson
 
-from botwire_server.errors import Damaged, Invalid
+from botwire_server.errors import Invalid, Unavailable
 from botwire_server.logs import timestamp
 from botwire_server.store import driver, entries, episodes, memories, states
 from botwire_server.store.driver import Connection, sqlite3
+from botwire_server.store.manifest import FORMAT, VERSION, check_manifest, check_record, damaged
 from botwire_server.store.migrations import (
     NAMESPACE,
     migrate,
@@ -40,9 +43,9 @@ from botwire_server.store.namespace import Totals, count
 from botwire_server.store.pool import DRAFT
 from botwire_server.store.registry import NamespaceRow, TenantRow, file_of
 
-FORMAT = "botwire-server tenant"
-VERSION = 1
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 256 * 1024 * 1024
+SEAL = 64  # hexadecimal digits
 LONGEST_LINE = 64 * 1024 * 1024
 PROGRESS_EVERY = 1_000
 
@@ -99,9 +102,9 @@ def write(
                 progress(done, max(done, expected))
 
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with (
-            open(descriptor, "wb") as out,
+            open(descriptor, "w+b") as out,
             zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
         ):
             manifest: Record = {
@@ -124,7 +127,11 @@ def write(
                     }
                 )
             archive.writestr(MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            archive.comment = b"0" * SEAL
             archive.close()
+            seal = _digest(out)
+            out.seek(-SEAL, os.SEEK_END)
+            out.write(seal)
             out.flush()
             os.fsync(out.fileno())
         os.link(draft, file)
@@ -137,13 +144,16 @@ def write(
 
 def check(file: Path, progress: Progress) -> Record:
     """Read an archive to its last byte; its manifest. Raises `Invalid` if anything is amiss."""
+    with file.open("rb") as sealed:
+        if not hmac.compare_digest(_digest(sealed), sealed.read(SEAL)):
+            raise damaged("its bytes are not those that were written")
     with _reading(file) as (archive, manifest):
         members = [
             member for namespace in manifest["namespaces"] for member in namespace["members"]
         ]
-        listed = {member["path"] for member in members} | {MANIFEST}
-        if listed != set(archive.namelist()):
-            raise _damaged("its members are not those of its manifest")
+        listed = [MANIFEST, *(member["path"] for member in members)]
+        if sorted(listed) != sorted(archive.namelist()):
+            raise damaged("its members are not those of its manifest")
         expected = sum(member["records"] for member in members)
         done = 0
         for member in members:
@@ -152,13 +162,13 @@ def check(file: Path, progress: Progress) -> Record:
             with archive.open(member["path"]) as lines:
                 for line in _lines(lines):
                     digest.update(line)
-                    orjson.loads(line)
+                    check_record(orjson.loads(line))
                     records += 1
                     done += 1
                     if done % PROGRESS_EVERY == 0:
                         progress(done, expected)
             if digest.hexdigest() != member["sha256"] or records != member["records"]:
-                raise _damaged("a member is not what its manifest says")
+                raise damaged("a member is not what its manifest says")
         progress(done, done)
         return manifest
 
@@ -166,6 +176,7 @@ def check(file: Path, progress: Progress) -> Record:
 def build(
     file: Path,
     data_dir: Path,
+    staging: Path,
     tenant_id: str,
     *,
     new_id: Callable[[str], str],
@@ -173,39 +184,32 @@ def build(
 ) -> Iterator[Built]:
     """Build the namespaces of a checked archive for a tenant that does not exist yet.
 
-    `new_id` says which id a namespace gets for the one it had. The files are in place when the
-    last was yielded; the registry does not know them yet.
+    `new_id` says which id a namespace gets for the one it had. They are built in `staging`, and
+    in place when the last was yielded; the registry does not know them yet.
     """
-    staging = data_dir / f".import-{secrets.token_hex(6)}"
-    staging.mkdir(mode=0o700)
-    try:
-        fresh = template(NAMESPACE, staging)
-        done = 0
-        with _reading(file) as (archive, manifest):
-            expected = sum(
-                member["records"]
-                for namespace in manifest["namespaces"]
-                for member in namespace["members"]
+    fresh = template(NAMESPACE, staging)
+    done = 0
+    with _reading(file) as (archive, manifest):
+        expected = sum(
+            member["records"]
+            for namespace in manifest["namespaces"]
+            for member in namespace["members"]
+        )
+        for namespace in manifest["namespaces"]:
+            id = new_id(namespace["id"])
+            relative = file_of(tenant_id, namespace["name"], id)
+            totals, sweep_at = _build_file(
+                staging / Path(relative).name, fresh, archive, namespace["members"]
             )
-            for namespace in manifest["namespaces"]:
-                id = new_id(namespace["id"])
-                relative = file_of(tenant_id, namespace["name"], id)
-                totals, sweep_at = _build_file(
-                    staging / Path(relative).name, fresh, archive, namespace["members"]
-                )
-                done += sum(member["records"] for member in namespace["members"])
-                progress(done, expected)
-                yield Built(
-                    id, namespace["name"], relative, namespace["created_at"], totals, sweep_at
-                )
-        sync_directory(staging)
-        tenants = data_dir / "tenants"
-        tenants.mkdir(exist_ok=True, mode=0o700)
-        os.rename(staging, tenants / tenant_id)
-        sync_directory(tenants)
-        sync_directory(data_dir)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            done += sum(member["records"] for member in namespace["members"])
+            progress(done, expected)
+            yield Built(id, namespace["name"], relative, namespace["created_at"], totals, sweep_at)
+    sync_directory(staging)
+    tenants = data_dir / "tenants"
+    tenants.mkdir(exist_ok=True, mode=0o700)
+    os.rename(staging, tenants / tenant_id)
+    sync_directory(tenants)
+    sync_directory(data_dir)
 
 
 def _write_namespace(
@@ -237,7 +241,12 @@ def _write_namespace(
 @contextlib.contextmanager
 def _snapshot(path: Path) -> Iterator[Connection | None]:
     """A namespace's file as it is now; None for one that was made and never written to."""
-    if not path.exists() and path.with_name(path.name + DRAFT).exists():
+    if not path.exists():
+        if not path.with_name(path.name + DRAFT).exists():
+            raise Unavailable(
+                "A namespace's file is missing: if it was purged just now, export again; else the "
+                "file must be restored from a backup."
+            )
         yield None
         return
     try:
@@ -277,33 +286,32 @@ def _build_file(
 def _reading(file: Path) -> Iterator[tuple[zipfile.ZipFile, Record]]:
     try:
         with zipfile.ZipFile(file) as archive:
-            manifest = orjson.loads(archive.read(MANIFEST))
-            if manifest["format"] != FORMAT:
-                raise _damaged("it is something else")
-            if manifest["version"] != VERSION:
-                raise Invalid(
-                    "This archive was written by a newer botwire-server: update this one."
-                )
-            unknown = {
-                member["kind"]
-                for namespace in manifest["namespaces"]
-                for member in namespace["members"]
-            } - set(KINDS)
-            if unknown:
-                raise _damaged(f"it holds {', '.join(sorted(map(str, unknown)))}")
-            yield archive, manifest
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError) as error:
-        raise _damaged("it cannot be read") from error
-    except FileNotFoundError as error:
-        raise Invalid("There is no such file.", where=("file",)) from error
+            if any(each.compress_type != zipfile.ZIP_DEFLATED for each in archive.infolist()):
+                raise damaged("its members are not compressed as they were written")
+            if archive.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
+                raise damaged("its manifest is too large")
+            yield archive, check_manifest(orjson.loads(archive.read(MANIFEST)), kinds=KINDS)
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError),
+        *(NotImplementedError, RuntimeError),  # encrypted, or patched: ours never are
+    ) as error:
+        raise damaged("it cannot be read") from error
     except sqlite3.Error as error:
-        raise _damaged("a record does not fit") from error
+        raise damaged("a record does not fit") from error
+
+
+def _digest(file: IO[bytes]) -> bytes:
+    """The SHA-256, as text, of a file up to its seal, which is read next."""
+    file.flush()
+    left = max(0, file.seek(0, os.SEEK_END) - SEAL)
+    file.seek(0)
+    digest = hashlib.sha256()
+    while left and (part := file.read(min(left, 1 << 20))):
+        digest.update(part)
+        left -= len(part)
+    return digest.hexdigest().encode()
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     while line := stream.readline(LONGEST_LINE):
         yield line
-
-
-def _damaged(why: str) -> Damaged:
-    return Damaged(f"This is no whole archive of a tenant: {why}. Nothing of it was taken in.")

@@ -387,7 +387,10 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
 
 
 def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
+    # Whoever had it open last did not close it in peace: what was deleted may lie in the WAL.
+    leftovers = path != ":memory:" and Path(f"{path}-wal").exists()
     connection = driver.connect(path, durability=durability, clock=clock)
+    connection.leftovers = leftovers
     try:
         if path == ":memory:":
             for step in schema.steps:

@@ -13,16 +13,21 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
-from botwire_server.errors import QuotaExceeded, Refusal, Unusable
+from botwire_server.errors import QuotaExceeded, Refusal, Unavailable, Unusable
 from botwire_server.store import purges
 from botwire_server.store.driver import Clock, Durability, require_driver
 from botwire_server.store.namespace import Limits, Namespace, Totals
 from botwire_server.store.pool import DRAFT, Pool
 from botwire_server.store.purges import Tombstone
 from botwire_server.store.registry import NamespaceRow, Registry, TenantRow, file_of, new_id
+from botwire_server.store.staging import clear_abandoned
 from botwire_server.store.usage import Ledger
 
 log = logging.getLogger(__name__)
+
+# How often a purge tries to cut the registry's WAL in a row; each try waits for readers to end.
+ERASE_ATTEMPTS = 20
+ERASE_PAUSE = 0.05
 
 
 class Lock:
@@ -67,7 +72,9 @@ class DataDirectory:
         self.ledger = Ledger(registry)
         self._lock = lock
         self._changed: dict[str, Namespace] = {}
+        self._noting = asyncio.Lock()
         self._held: dict[str, Totals] = {}
+        self._missed: set[str] = set()
         self._creating: dict[tuple[str, str], asyncio.Task[NamespaceRow]] = {}
         self._purging: dict[str, asyncio.Task[dict[str, Any]]] = {}
 
@@ -159,10 +166,7 @@ class DataDirectory:
 
     async def require_room(self, tenant: TenantRow, limits: Limits, *, vectors: int = 0) -> None:
         """Raise `QuotaExceeded` if the tenant's storage is full, or has no room for `vectors`."""
-        held = self._held.get(tenant.id)
-        if held is None:
-            _, held = await self.totals(tenant)
-            self._held[tenant.id] = held
+        held = await self._held_now(tenant)
         if limits.storage_bytes and held.bytes >= limits.storage_bytes:
             raise QuotaExceeded(
                 f"This tenant's {limits.storage_bytes} bytes are full; delete something first.",
@@ -178,12 +182,19 @@ class DataDirectory:
 
     async def note_changes(self) -> None:
         """Tell the registry what changed in the namespaces since the last time."""
-        changed = dict(self._changed)
-        self._changed.clear()
-        if changed:
-            await self.registry.note(
-                [(id, namespace.totals, namespace.sweep_at) for id, namespace in changed.items()]
-            )
+        # When this returns, also what another call was just noting is noted.
+        async with self._noting:
+            changed = dict(self._changed)
+            self._changed.clear()
+            if not changed:
+                return
+            try:
+                await self.registry.note(
+                    [(id, held.totals, held.sweep_at) for id, held in changed.items()]
+                )
+            except Refusal:
+                self._changed = changed | self._changed
+                raise
 
     async def settle(self) -> None:
         """Write down everything that was counted, so that the registry can be asked."""
@@ -193,13 +204,24 @@ class DataDirectory:
     def _on_change(self, row: NamespaceRow, namespace: Namespace, before: Totals) -> None:
         self._changed[row.id] = namespace
         held = self._held.get(row.tenant_id)
-        if held is not None:
+        if held is None:
+            self._missed.add(row.tenant_id)
+        else:
             self._held[row.tenant_id] = Totals(
                 *(
                     sum_ + new - old
                     for sum_, new, old in zip(held, namespace.totals, before, strict=True)
                 )
             )
+
+    async def _held_now(self, tenant: TenantRow) -> Totals:
+        """What a tenant holds, kept up to date from the first time it was asked."""
+        while (held := self._held.get(tenant.id)) is None:
+            self._missed.discard(tenant.id)
+            _, held = await self.totals(tenant)
+            if tenant.id not in self._missed:  # nothing changed while the registry was asked
+                self._held[tenant.id] = held
+        return held
 
     async def _create(self, tenant: TenantRow, name: str, most: int) -> NamespaceRow:
         id = new_id()
@@ -220,14 +242,26 @@ class DataDirectory:
     async def _finish_purge(self, purge_id: str) -> dict[str, Any]:
         for tombstone in await self.registry.query(purges.due, purge_id):
             await self._remove(tombstone)
+        await self.registry.change(purges.clear, purge_id)
+        await self._erase()
         receipt = await self.registry.change(purges.finish, purge_id)
         self._held.pop(receipt["tenant_id"], None)
         if receipt["scope"] == purges.TENANT:
             # Not empty if a draft is just being made there; the next start clears that.
             with contextlib.suppress(OSError):
                 (self.path / "tenants" / receipt["tenant_id"]).rmdir()
-        await self.registry.erase()
         return receipt
+
+    async def _erase(self) -> None:
+        """Cut the registry's WAL, in which the rows of what is purged still lie."""
+        for _ in range(ERASE_ATTEMPTS):
+            if await self.registry.erase():
+                return
+            await asyncio.sleep(ERASE_PAUSE)
+        raise Unavailable(
+            "The purge is begun and goes on by itself: another process is still reading the "
+            "registry."
+        )
 
     async def _remove(self, tombstone: Tombstone) -> None:
         row = tombstone.row
@@ -250,6 +284,7 @@ class DataDirectory:
 
     async def _recover(self) -> None:
         await self.finish_purges()
+        clear_abandoned(self.path, self.registry.is_tenant)
         known = self.registry.files()
         for draft in self.path.glob(f"tenants/*/*.db{DRAFT}"):
             file = str(draft.relative_to(self.path)).removesuffix(DRAFT)

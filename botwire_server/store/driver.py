@@ -121,11 +121,12 @@ def refusal(error: sqlite3.Error) -> Unavailable:
             "This namespace's file is damaged and was left as it is; the operator can restore it "
             "from a backup."
         )
-    return Unavailable(
-        "The storage cannot take this right now: the disk may be full or failing. "
-        "Nothing was stored; try again later."
-    )
+    return Unavailable(OUT_OF_SERVICE)
 
 
+OUT_OF_SERVICE = (
+    "The storage cannot take this right now: the disk may be full or failing. "
+    "Nothing was stored; try again later."
+)
 _DAMAGED_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 _DAMAGED_SIGNS = ("malformed", "not a database", "unable to open", "no such table")

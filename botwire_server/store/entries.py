@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from botwire_server.errors import Conflict
+from botwire_server.store import names
 from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
 
@@ -73,7 +74,7 @@ def put(
     """
     _require(connection, key, condition)
     now = connection.now
-    revision, created_at, expires_at = connection.execute(
+    cursor = connection.execute(
         """INSERT INTO entries (revision, key, value, bytes, created_at, updated_at, expires_at)
         VALUES ((SELECT revision FROM totals), ?1, ?2, ?3, ?4, ?4, ?5)
         ON CONFLICT (key) DO UPDATE SET
@@ -82,8 +83,11 @@ def put(
             updated_at = ?4, expires_at = excluded.expires_at
         RETURNING revision, created_at, expires_at""",
         (key, value, size, now, None if ttl is None else now + ttl),
-    ).fetchone()
-    connection.leftovers |= created_at != now
+    )
+    revision, created_at, expires_at = cursor.fetchone()
+    # Only a row that was inserted is the last one inserted; what replaces an expired entry has
+    # its own time of creation.
+    connection.leftovers |= created_at != now or cursor.lastrowid != revision
     return Entry(key, value, size, created_at, now, expires_at, revision)
 
 
@@ -154,12 +158,28 @@ def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
     connection.executemany(
         """INSERT INTO entries (key, value, bytes, created_at, updated_at, expires_at, revision)
         VALUES (:key, :value, :bytes, :created_at, :updated_at, :expires_at, :revision)""",
-        ({**record, "value": orjson.dumps(record["value"])} for record in records),
+        map(_row, records),
     )
     connection.execute(
         "UPDATE totals SET revision = max(revision, (SELECT coalesce(max(revision), 0)"
         " FROM entries))"
     )
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    value = record["value"]
+    encoded = orjson.dumps(value)
+    return {
+        **record,
+        "key": names.check(record["key"], "key", longest=names.LONGEST_KEY),
+        "value": encoded,
+        "bytes": size_of(value, encoded),
+    }
+
+
+def size_of(value: Any, encoded: bytes) -> int:
+    """What a value counts: the bytes of a string, or of any other value's JSON."""
+    return len(value.encode()) if isinstance(value, str) else len(encoded)
 
 
 def sweep(connection: Connection) -> None:

@@ -261,6 +261,7 @@ _PURGES = (
         started_at REAL NOT NULL,
         receipt TEXT
     ) WITHOUT ROWID""",
+    "CREATE INDEX purges_due ON purges (started_at) WHERE receipt IS NULL",
     """CREATE TABLE tombstones (
         namespace_id TEXT PRIMARY KEY,
         purge_id TEXT NOT NULL REFERENCES purges (id),

@@ -16,7 +16,8 @@ from typing import Any
 from botwire_server.errors import Invalid, NotFound
 from botwire_server.logs import timestamp
 from botwire_server.store import archive, keys, names, purges, records, usage
-from botwire_server.store.registry import KeyRow, Registry, TenantRow, is_id, new_id
+from botwire_server.store.registry import KeyRow, Registry, TenantRow, new_id
+from botwire_server.store.staging import MARK, staging
 from botwire_server.tiers import UNLIMITED, Tier
 
 FinishPurge = Callable[[str], Awaitable[dict[str, Any]]]
@@ -52,12 +53,11 @@ class Operator:
 
     async def create_tenant(self, name: str, *, tier: str = UNLIMITED) -> dict[str, Any]:
         """Make a tenant. Raises `Invalid` if the name is taken."""
-        names.check(name, "tenant", longest=LONGEST_TENANT)
+        _check_tenant_name(name)
         self._check_tier(tier)
-        if self._registry.tenant(name) is not None:
-            raise Invalid("There is a tenant of this name; take another.", where=("body", "name"))
-        row = await self._registry.ensure_tenant(name, tier)
-        await self._note("create tenant", row.id, row.id)
+        id = secrets.token_hex(8)
+        await self._registry.change(records.add_tenant, id, name, tier)
+        await self._note("create tenant", id, id)
         return await self.show_tenant(name)
 
     async def list_tenants(self) -> list[dict[str, Any]]:
@@ -94,10 +94,8 @@ class Operator:
         such as 90d.
         """
         stored, pattern = keys.check_grant(scopes or [], namespace)
-        if len(label) > LONGEST_LABEL:
-            raise Invalid(
-                f"The label may have {LONGEST_LABEL} characters.", where=("body", "label")
-            )
+        if label:
+            names.check(label, "label", longest=LONGEST_LABEL)
         row = None if tenant is None else self._tenant(tenant)
         lifetime = None if expires is None else duration(expires, "expires")
         made = keys.new_key()
@@ -181,6 +179,9 @@ class Operator:
 
     async def purge_tenant(self, tenant: str) -> dict[str, Any]:
         """Remove a tenant with its keys, namespaces and accounts for good; the receipt."""
+        begun = await self._registry.query(purges.begun, tenant)
+        if begun is not None:
+            return {"tenant": tenant, **await self._finish_purge(begun)}
         row = self._tenant(tenant)
         return await self._purge(purges.bury_tenant, row.id, tenant=tenant)
 
@@ -200,30 +201,34 @@ class Operator:
     ) -> dict[str, Any]:
         """Make a tenant of a file, under the name it had or another."""
         manifest = await asyncio.to_thread(archive.check, file, progress)
-        name = name or str(manifest["tenant"])
-        names.check(name, "tenant", longest=LONGEST_TENANT)
+        name = name or manifest["tenant"]
+        _check_tenant_name(name)
         if self._registry.tenant(name) is not None:
             raise Invalid("There is a tenant of this name; give another with --as.")
         tier = manifest["tier"] if manifest["tier"] in self._tiers else UNLIMITED
         known = set(await self._registry.query(records.namespace_ids))
         tenant_id = secrets.token_hex(8)
-        built = await asyncio.to_thread(
-            lambda: list(
-                archive.build(
-                    file,
-                    data_dir,
-                    tenant_id,
-                    # The ids go on where they can, and with them those of the memories.
-                    new_id=lambda old: old if old not in known and is_id(old) else new_id(),
-                    progress=progress,
+        with staging(data_dir) as place:
+            built = await asyncio.to_thread(
+                lambda: list(
+                    archive.build(
+                        file,
+                        data_dir,
+                        place,
+                        tenant_id,
+                        # The ids go on where they can, and with them those of the memories.
+                        new_id=lambda old: old if old not in known else new_id(),
+                        progress=progress,
+                    )
                 )
             )
-        )
-        try:
-            await self._registry.change(records.add_built, tenant_id, name, tier, built)
-        except BaseException:
-            shutil.rmtree(data_dir / "tenants" / tenant_id, ignore_errors=True)
-            raise
+            built_at = data_dir / "tenants" / tenant_id
+            try:
+                await self._registry.change(records.add_built, tenant_id, name, tier, built)
+            except BaseException:
+                shutil.rmtree(built_at, ignore_errors=True)
+                raise
+            (built_at / MARK).unlink()
         await self._note("import tenant", tenant_id, f"{len(built)} namespaces")
         return {"tenant": name, "file": str(file), **_counts(manifest)}
 
@@ -289,6 +294,13 @@ class Operator:
         await self._registry.change(
             records.add_audit, self._actor, action, tenant_id, subject, outcome
         )
+
+
+def _check_tenant_name(name: str) -> None:
+    names.check(name, "tenant", longest=LONGEST_TENANT)
+    if "/" in name or name in (".", ".."):
+        # It stands in the paths of the operator API.
+        raise Invalid("A tenant's name must not hold a slash.", where=("body", "name"))
 
 
 def _counts(manifest: dict[str, Any]) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
     keys off, namespaces become tombstones   one transaction: from here on nothing finds them
     handles closed, counted, files unlinked  by whoever holds the lock of the data directory
-    rows and accounts of it dropped, receipt one transaction
+    rows and accounts of it dropped          one transaction
+    registry's WAL cut, receipt              what is receipted is not in any file any more
 
 Every step can be repeated, so a purge that a crash cut short goes on at the next start. What
 remains holds no name: the ids of what was removed, which are never used again, and the receipt.
@@ -76,6 +77,16 @@ def unfinished(connection: Connection) -> list[str]:
     return [id for [id] in rows]
 
 
+def begun(connection: Connection, tenant: str) -> str | None:
+    """The purge of the tenant of this name, if one was begun and has not ended."""
+    row = connection.execute(
+        """SELECT p.id FROM tenants t JOIN purges p ON p.tenant_id = t.id AND p.scope = ?
+        WHERE t.name = ? AND t.purging_at IS NOT NULL""",
+        (TENANT, tenant),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def due(connection: Connection, purge_id: str) -> list[Tombstone]:
     """What a purge has still to remove."""
     rows = connection.execute(
@@ -119,8 +130,23 @@ def record_removed(connection: Connection, namespace_id: str) -> None:
     connection.leftovers = True
 
 
+def clear(connection: Connection, purge_id: str) -> None:
+    """Drop the rows of what was purged, once no file is left."""
+    tenant_id, scope = connection.execute(
+        "SELECT tenant_id, scope FROM purges WHERE id = ?", (purge_id,)
+    ).fetchone()
+    if scope == TENANT:
+        for table in ("keys", "calls", "holdings"):
+            connection.execute(
+                f"DELETE FROM {table} WHERE tenant_id = ?",  # noqa: S608
+                (tenant_id,),
+            )
+        connection.execute("DELETE FROM tenants WHERE id = ?", (tenant_id,))
+    connection.leftovers = True
+
+
 def finish(connection: Connection, purge_id: str) -> dict[str, Any]:
-    """Drop the rows of what was purged and write the receipt, once no file is left."""
+    """Write the receipt, once nothing of what was purged is left in any file."""
     receipt = receipt_of(connection, purge_id)
     if receipt is not None:
         return receipt
@@ -141,13 +167,6 @@ def finish(connection: Connection, purge_id: str) -> dict[str, Any]:
         "finished_at": timestamp(connection.now),
         "actor": actor,
     }
-    if scope == TENANT:
-        for table in ("keys", "calls", "holdings"):
-            connection.execute(
-                f"DELETE FROM {table} WHERE tenant_id = ?",  # noqa: S608
-                (tenant_id,),
-            )
-        connection.execute("DELETE FROM tenants WHERE id = ?", (tenant_id,))
     connection.execute(
         "UPDATE purges SET receipt = ? WHERE id = ?", (json.dumps(receipt), purge_id)
     )
@@ -163,7 +182,6 @@ def finish(connection: Connection, purge_id: str) -> dict[str, Any]:
             f"{len(counted)} namespaces, {receipt['bytes']} bytes",
         ),
     )
-    connection.leftovers = True
     return receipt
 
 

@@ -37,6 +37,17 @@ def tenants(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
+def add_tenant(connection: Connection, id: str, name: str, tier: str) -> None:
+    """Make a tenant. Raises `Invalid` if there is one of this name."""
+    added = connection.execute(
+        "INSERT INTO tenants (id, name, tier, created_at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (name) DO NOTHING",
+        (id, name, tier, connection.now),
+    )
+    if not added.rowcount:
+        raise Invalid("There is a tenant of this name; take another.", where=("body", "name"))
+
+
 def set_tier(connection: Connection, tenant_id: str, tier: str) -> None:
     """Give a tenant another tier."""
     connection.execute("UPDATE tenants SET tier = ? WHERE id = ?", (tier, tenant_id))
@@ -64,17 +75,20 @@ def rotate(
     expires_at: float | None,
 ) -> KeyRow:
     """Record the successor of a key and let the key itself end."""
+    now = connection.now
+    # Without grace it is revoked: that holds whatever the clock does next.
     ended = connection.execute(
-        """UPDATE keys SET expires_at = min(coalesce(expires_at, ?1), ?1)
-        WHERE id = ?2 AND revoked_at IS NULL""",
-        (works_until, key.id),
+        """UPDATE keys SET expires_at = min(coalesce(expires_at, ?1), ?1),
+            revoked_at = iif(?1 <= ?2, ?2, NULL)
+        WHERE id = ?3 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)""",
+        (works_until, now, key.id),
     )
     if not ended.rowcount:
-        raise Invalid("This key was just revoked; create a new one.", where=("path", "id"))
+        raise Invalid("This key was just rotated or revoked.", where=("path", "id"))
     new = key._replace(
         id=made.id,
         hash=made.hash,
-        created_at=connection.now,
+        created_at=now,
         last_used_at=None,
         expires_at=expires_at,
     )
@@ -146,10 +160,7 @@ def add_built(
     connection: Connection, tenant_id: str, name: str, tier: str, built: list[Built]
 ) -> None:
     """Make a tenant of namespaces that are in place."""
-    connection.execute(
-        "INSERT INTO tenants (id, name, tier, created_at) VALUES (?, ?, ?, ?)",
-        (tenant_id, name, tier, connection.now),
-    )
+    add_tenant(connection, tenant_id, name, tier)
     held = ", ".join(Totals._fields)
     places = ", ".join("?" for _ in Totals._fields)
     connection.executemany(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
-from botwire_server.errors import Damaged, Invalid, QuotaExceeded, Unauthorized, Unusable
+from botwire_server.errors import Damaged, QuotaExceeded, Unauthorized, Unavailable, Unusable
 from botwire_server.store import driver, keys
 from botwire_server.store.database import Database
 from botwire_server.store.driver import Clock, Connection, Durability
@@ -127,12 +127,25 @@ class Registry:
         """Whether a key was ever made here."""
         return self._one("SELECT value FROM facts WHERE name = 'keys_required'") is not None
 
+    def open_tenant(self, name: str) -> tuple[bool, TenantRow | None]:
+        """Whether keys are required, and a tenant by name: one look-up, on every open request."""
+        row = self._one(
+            """SELECT (SELECT 1 FROM facts WHERE name = 'keys_required'), t.id, t.name, t.tier
+            FROM (SELECT 1) LEFT JOIN tenants t ON t.name = ? AND t.purging_at IS NULL""",
+            name,
+        )
+        return row[0] is not None, None if row[1] is None else TenantRow(*row[1:])
+
     def tenant(self, name: str) -> TenantRow | None:
         """A tenant by name; one that is being purged is gone."""
         row = self._one(
             "SELECT id, name, tier FROM tenants WHERE name = ? AND purging_at IS NULL", name
         )
         return None if row is None else TenantRow(*row)
+
+    def is_tenant(self, id: str) -> bool:
+        """Whether there is a tenant with this id."""
+        return self._one("SELECT 1 FROM tenants WHERE id = ?", id) is not None
 
     def namespace(self, tenant_id: str, name: str) -> NamespaceRow | None:
         """A namespace of this tenant by name."""
@@ -327,7 +340,7 @@ def _ensure_tenant(connection: Connection, name: str, tier: str) -> TenantRow:
         "SELECT id, name, tier FROM tenants WHERE name = ? AND purging_at IS NULL", (name,)
     ).fetchone()
     if row is None:
-        raise Invalid("A tenant of this name is being purged; try again when that is done.")
+        raise Unavailable("This tenant is being purged; try again when that is done.")
     return TenantRow(*row)
 
 

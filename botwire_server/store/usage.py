@@ -11,7 +11,7 @@ from collections import defaultdict
 from datetime import date, timedelta
 from typing import Any, NamedTuple
 
-from botwire_server.errors import QuotaExceeded
+from botwire_server.errors import QuotaExceeded, Refusal
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import day_of, midnight_after
 from botwire_server.store.registry import Registry
@@ -78,7 +78,14 @@ class Ledger:
             self._slow_at = now + SLOW_EVERY
             used, self._used = self._used, {}
         if unflushed or used or slow:
-            await self._registry.change(_flush, unflushed, used, slow)
+            try:
+                await self._registry.change(_flush, unflushed, used, slow)
+            except Refusal:  # none of it was written down: keep it for the next time
+                for key, counts in unflushed.items():
+                    counter = self._unflushed.setdefault(key, [0] * len(counts))
+                    counter[:] = map(sum, zip(counter, counts, strict=True))
+                self._used = used | self._used
+                raise
 
     def _counter(self, call: Call) -> list[int]:
         key = (self._day, *call)
@@ -186,8 +193,8 @@ def _flush(
         today = day_of(connection.now)
         connection.execute(
             """INSERT INTO holdings (day, tenant_id, namespaces, vectors, bytes)
-            SELECT ?, tenant_id, count(*), sum(vectors), sum(bytes) FROM namespaces
-            GROUP BY tenant_id HAVING true
+            SELECT ?, t.id, count(n.id), total(n.vectors), total(n.bytes)
+            FROM tenants t LEFT JOIN namespaces n ON n.tenant_id = t.id GROUP BY t.id HAVING true
             ON CONFLICT (tenant_id, day) DO UPDATE SET
                 namespaces = excluded.namespaces, vectors = excluded.vectors,
                 bytes = excluded.bytes""",

@@ -69,8 +69,6 @@ class App:
         self._door: Door
         # Why it could not start.
         self.failure: Unusable | None = None
-        # The key that the first start beyond this machine made, to be shown once.
-        self.first_key: str | None = None
         self._public = frozenset[str]().union(*(dialect.public for dialect in self.dialects))
         self._router = Router(
             # Prefixes keep them apart; those that are asked most are tried first.
@@ -114,7 +112,7 @@ class App:
         if path in dialect.public:
             self._door.admit_anybody(scope["headers"], header)
         elif dialect.operator:
-            scope["operator"] = self._door.admit_operator(header)
+            scope["operator"] = self._door.admit_operator(scope["headers"], header)
         else:
             scope["tenant"] = await self._door.admit(scope["headers"], header)
 
@@ -185,7 +183,6 @@ class App:
         try:
             self._door = Door(directory, config)
             self.directory = directory
-            await self._make_first_key()
             housekeeping = Housekeeping(directory, self._clock)
             housekeeping.start()
             # Loaded while nobody waits: a first call that has to may try a client's patience.
@@ -202,15 +199,15 @@ class App:
             if self._request_log is not None:
                 self._request_log.flush()
 
-    async def _make_first_key(self) -> None:
-        """Beyond this machine keys are required: if there is none, make the first."""
+    async def make_first_key(self) -> str | None:
+        """The first key of a server that needs keys and has none, to be shown once."""
         registry = self.directory.registry
-        if self.config.loopback or self.config.insecure_open or registry.keys_required():
-            return
+        if not self.config.always_keyed or registry.keys_required():
+            return None
         operator = self._operator("first start")
         await registry.ensure_tenant(DEFAULT_TENANT, tiers.UNLIMITED)
         made = await operator.create_key(DEFAULT_TENANT, label="made at the first start")
-        self.first_key = made["key"]
+        return str(made["key"])
 
 
 async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:

@@ -39,12 +39,13 @@ class Door:
         self._directory = directory
         self._registry = directory.registry
         self._local = config.loopback
+        self._always_keyed = config.always_keyed
         self.tiers = tiers.load(config.tiers or config.data_dir / tiers.FILE)
         self._limits = {name: _limits(tier, config) for name, tier in self.tiers.items()}
 
     async def admit(self, headers: RawHeaders, header: Headers) -> Tenant:
         """The tenant that is asking; the call is counted and within its tier."""
-        credential = presented(header)
+        credential = presented(headers, header)
         found = None if credential is None else self._registry.key(credential)
         if found is not None:
             key, row = found
@@ -53,18 +54,22 @@ class Door:
             grant = keys.grant(key.scopes, key.pattern)
             call = Call(row.id, key.id)
         else:
-            self._require_open(headers, header)
             name = DEFAULT_TENANT if credential is None else sandbox(credential)
-            row = await self._registry.ensure_tenant(name, tiers.UNLIMITED)
+            keyed, row = self._registry.open_tenant(name)
+            if keyed or self._always_keyed:
+                raise Unauthorized(_UNKNOWN)
+            protect(headers, header, local=self._local)
+            if row is None:
+                row = await self._registry.ensure_tenant(name, tiers.UNLIMITED)
             grant = keys.UNLIMITED
             call = Call(row.id, NO_KEY)
         tier, limits = self._tier(row)
         self._directory.ledger.count(call, tier.calls_per_day)
         return Tenant(self._directory, row, limits=limits, grant=grant, call=call)
 
-    def admit_operator(self, header: Headers) -> str:
+    def admit_operator(self, headers: RawHeaders, header: Headers) -> str:
         """The id of the operator's key that is asking."""
-        credential = presented(header)
+        credential = presented(headers, header)
         found = None if credential is None else self._registry.key(credential)
         if found is None:
             raise Unauthorized(_UNKNOWN)
@@ -75,13 +80,8 @@ class Door:
 
     def admit_anybody(self, headers: RawHeaders, header: Headers) -> None:
         """For what needs no key; an open server still refuses foreign pages."""
-        if not self._registry.keys_required():
+        if not self._always_keyed and not self._registry.keys_required():
             protect(headers, header, local=self._local)
-
-    def _require_open(self, headers: RawHeaders, header: Headers) -> None:
-        if self._registry.keys_required():
-            raise Unauthorized(_UNKNOWN)
-        protect(headers, header, local=self._local)
 
     def _tier(self, row: TenantRow) -> tuple[tiers.Tier, Limits]:
         try:
@@ -97,15 +97,18 @@ _UNKNOWN = (
     "This needs an API key that works: send it as Authorization: Bearer, as X-API-Key, or as the "
     "user name in the URL."
 )
+_TWO_KEYS = "Two different API keys were sent; send one."
 
 
-def presented(header: Headers) -> str | None:
+def presented(headers: RawHeaders, header: Headers) -> str | None:
     """The credential in the headers, None where there is none.
 
     Two that differ are refused: whichever was taken, somebody would have meant the other.
     """
     authorization = header.get(b"authorization")
     api_key = header.get(b"x-api-key")
+    if _repeated(headers, header, b"authorization") or _repeated(headers, header, b"x-api-key"):
+        raise Unauthorized(_TWO_KEYS)
     if authorization is None:
         return None if api_key is None else _text(api_key)
     scheme, _, value = authorization.partition(b" ")
@@ -116,7 +119,7 @@ def presented(header: Headers) -> str | None:
     else:
         raise Unauthorized(_UNKNOWN)
     if api_key is not None and _text(api_key) != credential:
-        raise Unauthorized("Two different API keys were sent; send one.")
+        raise Unauthorized(_TWO_KEYS)
     return credential
 
 
@@ -163,7 +166,11 @@ def _basic(value: bytes) -> str:
         user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         raise Unauthorized(_UNKNOWN) from None
-    return user if user.startswith(keys.PREFIX) or not password else password
+    if not user.startswith(keys.PREFIX) and password:
+        return password
+    if password.startswith(keys.PREFIX) and password != user:
+        raise Unauthorized(_TWO_KEYS)
+    return user
 
 
 def _text(value: bytes) -> str:

@@ -94,7 +94,7 @@ class _Handlers:
             entries.put,
             key,
             encoded,
-            size=len(value.encode()) if isinstance(value, str) else len(encoded),
+            size=entries.size_of(value, encoded),
             ttl=None if self._hosted else _ttl(fields),
             condition=self._condition(request),
         )

@@ -1,0 +1,102 @@
+"""What a tenant's archive says of itself, and what its records must look like.
+
+An archive may come from anybody: nothing in it is believed before it was looked at here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from botwire_server.errors import Damaged, Invalid, Refusal
+from botwire_server.store import names
+from botwire_server.store.registry import is_id
+
+FORMAT = "botwire-server tenant"
+VERSION = 1
+# The first moment of the year 10000, which no timestamp can show.
+END_OF_TIME = 253_402_300_800
+LARGEST = 2**53
+
+Record = dict[str, Any]
+
+
+def damaged(why: str) -> Damaged:
+    """The refusal of an archive."""
+    return Damaged(f"This is no whole archive of a tenant: {why}. Nothing of it was taken in.")
+
+
+def check_manifest(manifest: Any, *, kinds: Collection[str]) -> Record:
+    """The manifest, if it is one of this version whose every field is what it should be."""
+    _require(
+        isinstance(manifest, dict) and manifest.get("format") == FORMAT, "it is something else"
+    )
+    if manifest.get("version") != VERSION:
+        raise Invalid("This archive was written by another botwire-server: update this one.")
+    _require(
+        isinstance(manifest.get("tenant"), str) and isinstance(manifest.get("tier"), str),
+        "its manifest names no tenant",
+    )
+    namespaces = manifest.get("namespaces")
+    _require(isinstance(namespaces, list), "its manifest lists no namespaces")
+    for namespace in namespaces:
+        _check_namespace(namespace, kinds)
+    for field in ("name", "id"):
+        _require_unique([namespace[field] for namespace in namespaces])
+    _require_unique([member["path"] for each in namespaces for member in each["members"]])
+    return dict(manifest)
+
+
+def check_record(record: Any) -> None:
+    """Refuse a record whose times or counts are none: every kind has some of these fields."""
+    _require(isinstance(record, dict), "a record is no object")
+    for name, value in record.items():
+        if name.endswith("_at"):
+            fits = value is None or _is_moment(value)
+        elif name in ("bytes", "revision", "version"):
+            fits = _is_count(value)
+        else:
+            continue
+        _require(fits, f"a record has an impossible {name}")
+
+
+def _check_namespace(namespace: Any, kinds: Collection[str]) -> None:
+    _require(
+        isinstance(namespace, dict)
+        and isinstance(namespace.get("name"), str)
+        and isinstance(namespace.get("id"), str)
+        and is_id(namespace["id"])
+        and _is_moment(namespace.get("created_at"))
+        and isinstance(namespace.get("members"), list),
+        "its manifest describes a namespace wrongly",
+    )
+    try:
+        names.check(namespace["name"], "namespace", longest=names.LONGEST_NAMESPACE)
+    except Refusal:
+        raise damaged("it holds a namespace that cannot be") from None
+    for member in namespace["members"]:
+        _require(
+            isinstance(member, dict)
+            and isinstance(member.get("path"), str)
+            and isinstance(member.get("sha256"), str)
+            and _is_count(member.get("records")),
+            "its manifest describes a member wrongly",
+        )
+        _require(member.get("kind") in kinds, "it holds records of an unknown kind")
+
+
+def _require_unique(values: list[str]) -> None:
+    _require(len(values) == len(set(values)), "its manifest says something twice")
+
+
+def _is_moment(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < END_OF_TIME
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < LARGEST
+
+
+def _require(holds: bool, why: str) -> None:
+    if not holds:
+        raise damaged(why)

@@ -1,0 +1,151 @@
+"""Servers with keys for the tests of tenants: a server, its operator, and everybody's keys."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import serving
+from serving import InProcess, command
+
+from botwire_server.cli.common import operate
+
+KEY_SHAPE = r"bw_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}"
+
+
+def operator_of(data: Path, action: Callable[[Any], Any]) -> Any:
+    """What the command line does, without a process of its own: `action(operator)`."""
+    return operate(data, None, action)
+
+
+def make_tenant(data: Path, name: str, *, tier: str = "unlimited") -> str:
+    """Make a tenant and give it a key; the key."""
+    operator_of(data, lambda it: it.create_tenant(name, tier=tier))
+    return str(operator_of(data, lambda it: it.create_key(name))["key"])
+
+
+def cli(
+    data: Path, *arguments: str, expect: int = 0, root: Path = serving.PACKAGE_ROOT, **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of the operator in a process of its own."""
+    done = subprocess.run(
+        **command(*arguments, "--data-dir", str(data), root=root),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **({"stdin": subprocess.DEVNULL} | more if "input" not in more else more),
+    )
+    assert done.returncode == expect, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def cli_json(data: Path, *arguments: str, **more: Any) -> Any:
+    """The same with --json; what it printed."""
+    return json.loads(cli(data, *arguments, "--json", **more).stdout)
+
+
+def basic(user: str, password: str = "") -> dict[str, str]:
+    """The header that a URL's user-info becomes."""
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The usual header of a key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+def planted(directory: Path, file: str, code: str, instead: str) -> Path:
+    """A copy of the package with a fault in it; what to put on the path."""
+    shutil.copytree(
+        serving.PACKAGE_ROOT / "botwire_server",
+        directory / "botwire_server",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    source = (directory / "botwire_server" / file).read_text()
+    assert source.count(code) == 1, f"the fault does not fit {file} any more: write it anew"
+    (directory / "botwire_server" / file).write_text(source.replace(code, instead))
+    return directory
+
+
+class Keyed(InProcess):
+    """A server that requires keys, in this process, with an operator's key of its own."""
+
+    def __init__(
+        self, data: Path, *, clock: Callable[[], float] = time.time, **options: Any
+    ) -> None:
+        self.data = data
+        self.operator_key = str(operator_of(data, lambda it: it.create_key(None))["key"])
+        self._clients = ExitStack()
+        super().__init__(data, clock=clock, **options)
+
+    def __exit__(self, *exc: object) -> None:
+        self._clients.close()
+        super().__exit__(*exc)
+
+    @property
+    def bare(self) -> httpx.Client:
+        """A client that presents nothing."""
+        if not hasattr(self, "_bare"):
+            self._bare = self.client()
+        return self._bare
+
+    def client(self, key: str | None = None, **headers: str) -> httpx.Client:
+        """A client that presents this key."""
+        presented = {} if key is None else bearer(key)
+        return self._clients.enter_context(
+            httpx.Client(base_url=self.url, headers=presented | headers, timeout=30)
+        )
+
+    def admin(self, method: str, path: str, *, expect: int = 0, **body: Any) -> Any:
+        """A request of the operator; the answer."""
+        if not hasattr(self, "_admin"):
+            self._admin = self.client(self.operator_key)
+        answer = self._admin.request(
+            method, f"/admin/v1{path}", json=body if method in ("POST", "PATCH") else None
+        )
+        assert answer.status_code == expect if expect else answer.is_success, answer.text
+        return answer.json()
+
+    def tenant(self, name: str, **options: Any) -> str:
+        """Make a tenant and give it a key; the key."""
+        self.admin("POST", "/tenants", name=name, **options)
+        return str(self.key(name)["key"])
+
+    def key(self, tenant: str, **options: Any) -> dict[str, Any]:
+        """A key of a tenant, as the operator API tells it."""
+        made: dict[str, Any] = self.admin("POST", f"/tenants/{tenant}/keys", **options)
+        return made
+
+
+def shown(answer: httpx.Response) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Everything of an answer that two of the same kind must share."""
+    request_id = answer.headers["x-request-id"].encode()
+    headers = [
+        (name, value)
+        for name, value in answer.headers.multi_items()
+        if name not in ("date", "x-request-id")
+    ]
+    return answer.status_code, headers, answer.content.replace(request_id, b"REQUEST-ID")
+
+
+def files_with(data: Path, *needles: str | bytes) -> Iterator[str]:
+    """The names of all files below `data` that hold, or are called by, one of these."""
+    for path in sorted(data.rglob("*")):
+        try:
+            content = path.read_bytes() if path.is_file() else b""
+        except FileNotFoundError:
+            continue
+        for needle in needles:
+            raw = needle.encode() if isinstance(needle, str) else needle
+            if raw in content or raw in str(path.relative_to(data)).encode():
+                yield f"{path.relative_to(data)}: {raw!r}"

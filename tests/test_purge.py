@@ -74,7 +74,7 @@ def test_a_purge_leaves_nothing_but_its_receipt(tmp_path, scope, how):
             path = "/tenants/acme" + ("/namespaces" if scope != "tenant" else "") + api_query
             receipt = office.admin("DELETE", path)
         elif how == "command":
-            receipt = cli_json(data, *command, "--yes")
+            receipt = cli_json(data, *command, "--yes", process=True)
         if how != "command without a server":
             left = [name for name in NAMES if name not in doomed]
             for name in NAMES:

@@ -319,6 +319,10 @@ def test_a_purge_that_died_goes_on_at_the_next_start(filled, scope, step):
     assert receipt["bytes"] == 11 * receipt["entries"]
     assert list(files_with(filled, "zebra" if everything else "zebra-north")) == []
     assert len(namespace_files(filled)) == (0 if everything else 1)
+    if scope == "tenant":
+        for table in ("keys", "calls", "holdings", "namespaces"):
+            where = f"SELECT count(*) FROM {table} WHERE tenant_id = ?"
+            assert query(filled / "control.db", where, receipt["tenant_id"]) == [(0,)], table
     tenants = [row["tenant"] for row in operator_of(filled, lambda it: it.list_tenants())]
     assert tenants == (["globex"] if scope == "tenant" else ["acme", "globex"])
     [line] = [
@@ -375,6 +379,29 @@ def test_what_was_under_way_when_it_was_buried(filled):
             await reference.write(entries.put, "new", b"1", size=1)
             assert await reference.read(entries.get, "quokka-key-0") is None
             assert (await reference.read(entries.get, "new")).value == b"1"
+
+    asyncio.run(run())
+
+
+def test_what_is_queued_is_counted_before_a_file_goes(filled):
+    """The count is that of the last write that was answered, not of the moment before."""
+
+    async def run():
+        async with opened(filled) as directory:
+            row = directory.find(directory.registry.tenant("acme"), "zebra-north")
+            namespace = await directory.pool.open(row)
+            writes = [
+                asyncio.ensure_future(
+                    namespace.write(entries.put, Limits(), f"k{number}", b"1", size=1)
+                )
+                for number in range(600)
+            ]
+            await asyncio.sleep(0)
+            held = await directory.pool.retire(row)
+            assert held.entries == 603
+            await asyncio.gather(*writes)
+            with pytest.raises(Closed):
+                await directory.pool.open(row)
 
     asyncio.run(run())
 

@@ -139,6 +139,18 @@ class Server:
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * resource.getpagesize()
 
+    def settled_rss(self) -> int:
+        """Resident bytes once it does not load anything any more."""
+        seen = [0]
+
+        def settled() -> bool:
+            time.sleep(0.5)
+            seen.append(self.rss)
+            return abs(seen[-1] - seen[-2]) < 500_000
+
+        until(settled, "the server has loaded what it loads")
+        return seen[-1]
+
     @property
     def address(self) -> tuple[str, int]:
         """Host and port."""

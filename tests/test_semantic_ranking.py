@@ -97,10 +97,8 @@ def test_a_ranking_that_throws_scores_away_is_caught(
     scaled = ranking._scaled
 
     def by_rank(found: list[Found], scores: list[dict[int, float]]) -> list[dict[int, float]]:
-        return [
-            {memory: 1 / (60 + place) for place, memory in enumerate(sorted(one, key=one.__getitem__, reverse=True))}  # noqa: E501
-            for one in scaled(found, scores)
-        ]  # fmt: skip
+        ranked = [sorted(one, key=one.__getitem__, reverse=True) for one in scaled(found, scores)]
+        return [{memory: 1 / (60 + n) for n, memory in enumerate(one)} for one in ranked]
 
     monkeypatch.setattr(ranking, "_scaled", by_rank)
     assert measure(10) < 0.60

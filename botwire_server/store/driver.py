@@ -6,12 +6,11 @@ sqlite-vec there. `pysqlite3` has it and brings a current SQLite: it is taken wh
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-import sqlite_vec
 
 from botwire_server.errors import Damaged, Unavailable, Unusable
 
@@ -32,6 +31,15 @@ OLDEST = (3, 43, 0)
 SHARED_WAL = sqlite3.sqlite_version_info >= (3, 51, 3)
 
 BUSY_TIMEOUT_MS = 5_000
+
+
+def _sqlite_vec() -> str:
+    """The path of sqlite-vec's library. Its package is not imported: that would load numpy."""
+    found = importlib.util.find_spec("sqlite_vec")
+    return "" if found is None or found.origin is None else str(Path(found.origin).parent / "vec0")
+
+
+_EXTENSION = _sqlite_vec()
 
 
 class Connection(sqlite3.Connection):
@@ -102,7 +110,7 @@ def connect(
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.enable_load_extension(True)
-        sqlite_vec.load(connection)
+        connection.load_extension(_EXTENSION)
         connection.enable_load_extension(False)
     except BaseException:
         connection.close()

@@ -51,9 +51,6 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str]) -> Embedded | None:
         """Vectors for texts, or None where there is no model. Raises `Unavailable`."""
 
-    async def warm(self) -> None:
-        """Make ready, so that the first call need not wait. Never raises."""
-
     async def close(self) -> None:
         """Release what it holds."""
 
@@ -83,9 +80,6 @@ class Nothing:
         """None."""
         return None
 
-    async def warm(self) -> None:
-        """Nothing to do."""
-
     async def close(self) -> None:
         """Nothing to release."""
 
@@ -114,13 +108,6 @@ class WordLlama:
         else:
             vectors = await asyncio.to_thread(self._embed, texts)
         return Embedded(self.model, vectors)
-
-    async def warm(self) -> None:
-        """Load the model."""
-        try:
-            await self._loaded()
-        except Unavailable as error:
-            log.warning("%s", error.message)
 
     async def close(self) -> None:
         """Nothing to release."""
@@ -183,9 +170,6 @@ class Remote:
             vectors += await self._ask(texts[start : start + ENDPOINT_BATCH])
         assert self.model is not None
         return Embedded(self.model, vectors)
-
-    async def warm(self) -> None:
-        """Nothing: somebody else's server is asked when there is something to ask."""
 
     async def close(self) -> None:
         """Release its connections."""

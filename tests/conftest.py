@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import itertools
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,10 @@ from serving import Running, Server
 collect_ignore = ["frameworks"]
 
 _numbers = itertools.count(1)
+
+# Every httpx client makes a TLS context, which takes 30 ms, and nothing here speaks TLS.
+_context = ssl.create_default_context()
+httpx._transports.default.create_ssl_context = lambda *_, **__: _context
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,10 +18,10 @@ MODULES = sorted(
 # first name that fits counts; `web` is what every dialect may use.
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "logs"),
-    ("tiers", "endpoint", "words", "vector"),
+    ("tiers", "endpoint", "lazy", "vector"),
     ("store.driver",),
     ("config",),
-    ("store", "embedding", "summarizer", "lazy"),
+    ("store", "embedding", "summarizer"),
     ("web.auth", "web.body", "web.dialect", "web.protocol", "web.request_log"),
     ("web.botwire", "web.mnemora", "web.admin"),
     ("web.app", "web.__init__"),

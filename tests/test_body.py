@@ -91,7 +91,7 @@ def test_expect_100_continue_is_answered_where_the_body_is_welcome(server, ns):
 def test_a_huge_body_does_not_fill_the_memory(make_server, chunked):
     server = make_server()
     httpx.put(f"{server.url}/memory/ns/k", json={"value": "v"})
-    before = server.rss
+    before = server.settled_rss()
     length = {"Transfer_Encoding": "chunked"} if chunked else {"Content_Length": str(50 * MIB)}
     piece = b"x" * 65_536
     most = 0

@@ -39,12 +39,6 @@ def expire(client, clock):
     clock.advance(61)
 
 
-def expire_and_overwrite(client, clock):
-    """Before the sweep comes along: what replaces an expired entry is like new, and is not."""
-    clock.advance(61)
-    put(client, KEY, KEPT)
-
-
 def overwrite_with_a_lower_value(client, clock):
     put(client, KEY, "x")
 
@@ -60,7 +54,6 @@ def purge(client, clock):
         (overwrite, [VALUE]),
         (overwrite_with_a_lower_value, [VALUE]),
         (expire, [KEY, VALUE]),
-        (expire_and_overwrite, [VALUE]),
         (purge, [KEY, VALUE]),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
@@ -80,6 +73,18 @@ def test_what_ended_is_erased_while_the_namespace_stays_open(tmp_path, soon, end
         if end is not purge:
             assert client.get("/memory/n/other").json()["value"] == KEPT
             assert list(files_with(data, KEPT))
+
+
+def test_what_replaces_an_expired_entry_before_the_sweep(tmp_path, soon, monkeypatch):
+    """It is created anew, and looks as if nothing had been there."""
+    monkeypatch.setattr(housekeeping, "SWEEP_EVERY", 1_000)
+    clock = FakeClock()
+    data = tmp_path / "data"
+    with InProcess(data, clock=clock) as server, httpx.Client(base_url=server.url) as client:
+        put(client, KEY, VALUE, ttl_seconds=60)
+        clock.advance(61)
+        put(client, KEY, KEPT)
+        until(lambda: not list(files_with(data, VALUE)), "it was erased", seconds=10)
 
 
 def test_nothing_is_erased_too_early(tmp_path, soon):

@@ -64,7 +64,7 @@ def loaded(tmp_path_factory):
 
 
 def by_command(server, *arguments):
-    return cli_json(server.data, *arguments)
+    return cli_json(server.data, *arguments, process=True)
 
 
 def by_api(server, verb, id, body=b"{}"):

@@ -107,9 +107,9 @@ def test_keys_are_required_from_the_moment_the_first_exists(open_server, data, w
     assert put(open_server, None, "of default") == 200
     assert put(open_server, "customer-a", "of a sandbox") == 200
     if who == "acme":
-        cli(data, "tenants", "create", "acme")
+        cli(data, "tenants", "create", "acme", process=True)
         assert get(open_server, None) == "of default"  # a tenant is no key
-    key = cli_json(data, "keys", "create", who)["key"]
+    key = cli_json(data, "keys", "create", who, process=True)["key"]
     for presented in (None, "customer-a", "nonsense"):
         assert get(open_server, presented) == 401
         assert put(open_server, presented, "more") == 401

@@ -242,7 +242,7 @@ def test_many_headers_and_a_long_path_are_large_too(server):
 def test_a_large_head_in_pieces_fills_no_memory(make_server):
     server = make_server()
     httpx.get(f"{server.url}/health")
-    before = server.rss
+    before = server.settled_rss()
     pieces = [b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ", *[b"y" * 100_000] * 300]
     answer = refused_on_the_way(server, pieces)
     assert status_of(answer) == 431

@@ -74,7 +74,7 @@ def test_a_purge_leaves_nothing_but_its_receipt(tmp_path, scope, how):
             path = "/tenants/acme" + ("/namespaces" if scope != "tenant" else "") + api_query
             receipt = office.admin("DELETE", path)
         elif how == "command":
-            receipt = cli_json(data, *command, "--yes")
+            receipt = cli_json(data, *command, "--yes", process=True)
         if how != "command without a server":
             left = [name for name in NAMES if name not in doomed]
             for name in NAMES:
@@ -319,6 +319,10 @@ def test_a_purge_that_died_goes_on_at_the_next_start(filled, scope, step):
     assert receipt["bytes"] == 11 * receipt["entries"]
     assert list(files_with(filled, "zebra" if everything else "zebra-north")) == []
     assert len(namespace_files(filled)) == (0 if everything else 1)
+    if scope == "tenant":
+        for table in ("keys", "calls", "holdings", "namespaces"):
+            where = f"SELECT count(*) FROM {table} WHERE tenant_id = ?"
+            assert query(filled / "control.db", where, receipt["tenant_id"]) == [(0,)], table
     tenants = [row["tenant"] for row in operator_of(filled, lambda it: it.list_tenants())]
     assert tenants == (["globex"] if scope == "tenant" else ["acme", "globex"])
     [line] = [
@@ -379,6 +383,29 @@ def test_what_was_under_way_when_it_was_buried(filled):
     asyncio.run(run())
 
 
+def test_what_is_queued_is_counted_before_a_file_goes(filled):
+    """The count is that of the last write that was answered, not of the moment before."""
+
+    async def run():
+        async with opened(filled) as directory:
+            row = directory.find(directory.registry.tenant("acme"), "zebra-north")
+            namespace = await directory.pool.open(row)
+            writes = [
+                asyncio.ensure_future(
+                    namespace.write(entries.put, Limits(), f"k{number}", b"1", size=1)
+                )
+                for number in range(600)
+            ]
+            await asyncio.sleep(0)
+            held = await directory.pool.retire(row)
+            assert held.entries == 603
+            await asyncio.gather(*writes)
+            with pytest.raises(Closed):
+                await directory.pool.open(row)
+
+    asyncio.run(run())
+
+
 def test_a_tenant_that_is_being_purged_takes_nothing_more(filled):
     async def run():
         async with opened(filled) as directory:
@@ -421,7 +448,7 @@ def test_a_sweep_meets_a_purge(filled):
             await directory.note_changes()
             row = directory.find(directory.registry.tenant("acme"), "zebra-north")
             assert [each.id for each in directory.registry.due(now + 2, 10)] == [row.id]
-            housekeeping = Housekeeping(directory, lambda: now + 2)
+            housekeeping = Housekeeping(directory, lambda: now + 2, can={})
             await asyncio.gather(
                 directory.purge_namespace(row, actor="test"),
                 *(housekeeping.sweep() for _ in range(5)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -71,6 +72,8 @@ async def opened(
     data_dir: Path, tiers_file: Path | None
 ) -> AsyncIterator[tuple[Operator, Registry]]:
     """An operator and the registry of a data directory, made where there is none."""
+    # What fails is told in a sentence; its SQLite code is for a server's log.
+    logging.getLogger("botwire_server.store.database").setLevel(logging.CRITICAL)
     require_driver()
     make_directory(data_dir)
     registry = await Registry.open(data_dir, durability="full", clock=time.time)

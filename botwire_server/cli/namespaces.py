@@ -14,7 +14,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
-from botwire_server.errors import NotFound
+from botwire_server.errors import Invalid, NotFound
 
 COLUMNS = ("namespace", "entries", "states", "memories", "episodes", "bytes", "created_at")
 
@@ -55,6 +55,8 @@ def purge(
     """Remove namespace NAME of TENANT, or all with a prefix, for good; prints the receipt."""
     if (name is None) == (prefix is None):
         raise click.UsageError("Name one namespace, or give --prefix.")
+    if prefix == "":
+        raise Invalid("The prefix must not be empty: `tenants purge` removes everything.")
     if not (yes and as_json):
         found = operate(
             data_dir, tiers_file, lambda it: it.list_namespaces(tenant, prefix=prefix or "")

@@ -87,7 +87,9 @@ def set_tier(name: str, tier: str, data_dir: Path, tiers_file: Path | None, as_j
 def purge(name: str, yes: bool, data_dir: Path, tiers_file: Path | None, as_json: bool) -> None:
     """Remove a tenant with everything it stored, for good; prints the receipt."""
     if not yes:
-        show_record(operate(data_dir, tiers_file, lambda it: it.show_tenant(name)))
+        found = operate(data_dir, tiers_file, lambda it: it.show_tenant(name))
+        if not as_json:
+            show_record(found)
     confirm(f"Remove tenant {name} with all this for good?", yes=yes)
     receipt = operate(data_dir, tiers_file, lambda it: it.purge_tenant(name))
     if as_json:

@@ -302,12 +302,26 @@ _ACCOUNTS = (
     "CREATE INDEX audit_tenant ON audit (tenant_id)",
 )
 
+# What a command asks the holder of the lock to do.
+_CHORES = (
+    """CREATE TABLE chores (
+        kind TEXT NOT NULL,
+        namespace_id TEXT NOT NULL REFERENCES namespaces (id) ON DELETE CASCADE,
+        asked_at REAL NOT NULL,
+        done INTEGER NOT NULL DEFAULT 0,
+        total INTEGER NOT NULL DEFAULT 0,
+        outcome TEXT,
+        PRIMARY KEY (kind, namespace_id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX chores_namespace ON chores (namespace_id)",
+)
+
 CONTROL = Schema(
     name="control",
     application_id=0x62776374,  # "bwct"
     # The command line and the server both write it; see `driver.SHARED_WAL`.
     journal="WAL" if driver.SHARED_WAL else "DELETE",
-    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS),),
+    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS, *_CHORES),),
 )
 
 

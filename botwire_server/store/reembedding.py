@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from botwire_server.store import chunks, vectors
+from botwire_server.store import chores, chunks, vectors
+from botwire_server.store.chores import Chore
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import Namespace
 from botwire_server.store.tenant import NamespaceRef
@@ -22,8 +23,10 @@ SLICE = 64
 class Embedded(Protocol):
     """Vectors of one model, one for each text."""
 
-    model: Model
-    vectors: list[Vector | None]
+    @property
+    def model(self) -> Model: ...
+    @property
+    def vectors(self) -> Sequence[Vector | None]: ...
 
 
 class Text(NamedTuple):
@@ -97,7 +100,7 @@ def finish(connection: Connection, model: Model) -> None:
 async def reembed(
     namespace: NamespaceRef | Namespace,
     embed: Embed,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[Progress], Awaitable[None]] | None = None,
 ) -> bool:
     """Give every memory of a namespace vectors of the model that `embed` asks.
 
@@ -109,7 +112,8 @@ async def reembed(
     after = 0
     while True:
         texts, far = await namespace.read(waiting, after)
-        progress(far)
+        if progress is not None:
+            await progress(far)
         if not texts:
             break
         pieces = [chunks.split(text.content) for text in texts]
@@ -125,3 +129,15 @@ async def reembed(
         after = texts[-1].id
     await namespace.delete(finish, probe.model)
     return True
+
+
+def chore(embed: Embed) -> Chore:
+    """What `chores` does where the operator asked for new vectors."""
+
+    async def run(namespace: Namespace, progress: chores.Progress) -> str:
+        async def told(far: Progress) -> None:
+            await progress(far.done, far.total)
+
+        return "done" if await reembed(namespace, embed, told) else "nothing to do"
+
+    return run

@@ -118,7 +118,7 @@ def _folded(word: str, *, shouted: bool, begins: bool, numbers: list[bool]) -> s
         # Codes, paths, addresses keep their case. What only wears punctuation is a plain word.
         inner = word.strip("\"'(),;:")
         if not _is_plain(inner):
-            return word
+            return _folded_compound(word)
         folded = _folded(inner, shouted=shouted, begins=begins, numbers=numbers)
         return word.replace(inner, folded)
     if (small in _UNITS or len(word) == 1) and numbers[0]:
@@ -134,6 +134,16 @@ def _folded(word: str, *, shouted: bool, begins: bool, numbers: list[bool]) -> s
     # camelCase is an identifier or a code; tHE and dARK are somebody's caps lock.
     caps_lock = len(word) > 3 and word[0].islower() and word[1:].isupper()
     return small if caps_lock or is_stop_word(small) else word
+
+
+def _folded_compound(word: str) -> str:
+    """E-MAIL and E-mail as e-mail; what else is joined of pieces keeps its case."""
+    parts = word.split("-")
+    if len(parts) < 2 or not all(map(_is_plain, parts)):
+        return word
+    if word.isupper() or all(part == part.capitalize() or part.islower() for part in parts):
+        return word.lower()
+    return word
 
 
 def _is_plain(word: str) -> bool:

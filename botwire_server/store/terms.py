@@ -67,6 +67,11 @@ def quoted(term: str) -> str:
     return f'"{escaped}"'
 
 
+def all_of(words: list[str]) -> str:
+    """An FTS5 query for what holds every one of the terms."""
+    return " AND ".join(map(quoted, words))
+
+
 def any_of(words: list[str]) -> str:
     """An FTS5 query for what holds at least one of the terms."""
     return " OR ".join(map(quoted, words))

@@ -5,7 +5,6 @@ Every request goes the same way: request id, credentials, route, answer, line in
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import secrets
@@ -24,6 +23,7 @@ from botwire_server.config import Config
 from botwire_server.embedding import embedder
 from botwire_server.errors import Internal, Invalid, NotFound, Refusal, Unusable
 from botwire_server.logs import describe
+from botwire_server.store import chores, reembedding
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Clock
 from botwire_server.store.housekeeping import Housekeeping
@@ -183,14 +183,15 @@ class App:
         try:
             self._door = Door(directory, config)
             self.directory = directory
-            housekeeping = Housekeeping(directory, self._clock)
+            housekeeping = Housekeeping(
+                directory,
+                self._clock,
+                can={chores.REEMBED: reembedding.chore(self._embedder.embed)},
+            )
             housekeeping.start()
-            # Loaded while nobody waits: a first call that has to may try a client's patience.
-            warming = asyncio.create_task(self._embedder.warm())
             try:
                 yield
             finally:
-                warming.cancel()
                 await housekeeping.stop()
         finally:
             await directory.close()

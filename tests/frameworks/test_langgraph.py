@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import pytest
+from conftest import Server
+from conftest import Server
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
@@ -19,7 +21,6 @@ from mnemora import MnemoraClient, MnemoraSync
 from mnemora.integrations.crewai import MnemoraCrewStorage
 from mnemora.integrations.langchain import MnemoraMemory
 from mnemora.integrations.langgraph import MnemoraCheckpointSaver
-from serving import Server
 
 TURNS = 10
 

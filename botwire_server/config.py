@@ -22,13 +22,16 @@ PREFIX = "BOTWIRE_SERVER_"
 
 Profile = Literal["native", "hosted"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+CheckpointRule = Literal["id", "version"]
 
 HOSTED_DAILY_WRITES = 1_000
 HOSTED_NAMESPACE_BYTES = 50_000_000
 
 
-def _setting(default: Any, help: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": help, **more})
+def _setting(default: Any, help: str, *, secret: bool = False, **more: Any) -> Any:
+    if secret:
+        help += " Use the variable: an option shows in the list of processes."
+    return field(default=default, repr=not secret, metadata={"help": help, **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,25 @@ class Config:
     open_namespaces: int = _setting(
         0, "Namespaces kept open at once; 0 lets the descriptor limit decide.", least=0
     )
+    checkpoint_rule: CheckpointRule = _setting(
+        "id",
+        "How a stale PUT of a LangGraph checkpoint to /v1/state is resolved. id: the newer "
+        "checkpoint stays. version: by its version, like every other document.",
+    )
+    summarizer: str = _setting(
+        "extractive",
+        "Who summarises episodes. extractive: the most central episodes themselves. "
+        "openai:MODEL@URL: a model behind an OpenAI-compatible endpoint.",
+    )
+    summarizer_key: str | None = _setting(
+        None, "The key for the summarizer's endpoint.", secret=True
+    )
+    embedder: str = _setting(
+        "wordllama",
+        "Who makes vectors of texts. wordllama: the embedded model. openai:MODEL@URL: a model "
+        "behind an OpenAI-compatible endpoint. none: search by keywords only.",
+    )
+    embedder_key: str | None = _setting(None, "The key for the embedder's endpoint.", secret=True)
     log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
     log_format: LogFormat = _setting("text", "Shape of log lines.")
     insecure_open: bool = _setting(
@@ -91,6 +113,11 @@ class Config:
         if self.max_namespace_bytes is not None:
             return self.max_namespace_bytes
         return HOSTED_NAMESPACE_BYTES if self.profile == "hosted" else 0
+
+    @property
+    def always_keyed(self) -> bool:
+        """Whether keys are required even before the first was made."""
+        return not self.loopback and not self.insecure_open
 
     @property
     def loopback(self) -> bool:

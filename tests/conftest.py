@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import itertools
 import os
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +20,21 @@ from serving import Running, Server
 collect_ignore = ["frameworks"]
 
 _numbers = itertools.count(1)
+
+# Every httpx client makes a TLS context, which takes 30 ms, and nothing here speaks TLS.
+_context = ssl.create_default_context()
+httpx._transports.default.create_ssl_context = lambda *_, **__: _context
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine function that is a test."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    asyncio.run(pyfuncitem.obj(**arguments))
+    return True
+
 
 MakeServer = Callable[..., Server]
 

@@ -102,8 +102,9 @@ class Server:
         found = re.search(r"address +(http://\S+)\n", self._out.read_text())
         if found:
             return found[1]
-        if self.process.poll() is not None:
-            raise AssertionError(f"the server did not start: {self.log}")
+        code = self.process.poll()
+        if code is not None:
+            raise AssertionError(f"the server did not start, exit code {code}: {self.log}")
         return ""
 
     def stop(self) -> int:
@@ -137,6 +138,18 @@ class Server:
         """Resident bytes."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * resource.getpagesize()
+
+    def settled_rss(self) -> int:
+        """Resident bytes once it does not load anything any more."""
+        seen = [0]
+
+        def settled() -> bool:
+            time.sleep(0.5)
+            seen.append(self.rss)
+            return abs(seen[-1] - seen[-2]) < 500_000
+
+        until(settled, "the server has loaded what it loads")
+        return seen[-1]
 
     @property
     def address(self) -> tuple[str, int]:

@@ -38,6 +38,9 @@ class Row:
 
 ADMIN = "/admin/v1"
 TENANT = ADMIN + "/tenants/{tenant}"
+STATE = "/v1/state/{agent_id:path}"
+EPISODES = "/v1/memory/episodic/{agent_id:path}"
+MEMORY = "/v1/memory/semantic/{memory_id}"
 
 ROWS = [
     # The BotWire dialect.
@@ -48,6 +51,82 @@ ROWS = [
     Row("DELETE", "/memory/{namespace}", "/memory/notes?confirm=notes", "purge"),
     Row("GET", "/stats/memory", "/stats/memory", NOTHING),
     Row("GET", "/health", "/health", PUBLIC),
+    # The Mnemora dialect. A search without an agent covers what the key may read.
+    Row("GET", "/v1/health", "/v1/health", PUBLIC),
+    Row("POST", "/v1/state", "/v1/state", "write", {"agent_id": "notes", "data": {"a": 1}}),
+    Row("GET", STATE + "/sessions", "/v1/state/notes/sessions", "read"),
+    Row("DELETE", STATE + "/{session_id}", "/v1/state/notes/s", "write"),
+    Row("GET", STATE, "/v1/state/notes?session_id=s", "read"),
+    Row(
+        "PUT",
+        STATE,
+        "/v1/state/notes",
+        "write",
+        {"session_id": "s", "data": {"a": 2}, "version": 1},
+    ),
+    Row(
+        "POST",
+        "/v1/memory/episodic",
+        "/v1/memory/episodic",
+        "write",
+        {"agent_id": "notes", "session_id": "s", "type": "action", "content": "of acme"},
+    ),
+    Row(
+        "POST",
+        "/v1/memory/episodic/batch",
+        "/v1/memory/episodic/batch",
+        "write",
+        {"items": [{"agent_id": "notes", "session_id": "s", "type": "action", "content": "x"}]},
+    ),
+    Row(
+        "GET",
+        EPISODES + "/sessions/{session_id:path}",
+        "/v1/memory/episodic/notes/sessions/s",
+        "read",
+    ),
+    Row("GET", EPISODES, "/v1/memory/episodic/notes", "read"),
+    Row("POST", EPISODES + "/summarize", "/v1/memory/episodic/notes/summarize", "write", {}),
+    Row(
+        "POST",
+        "/v1/memory/semantic",
+        "/v1/memory/semantic",
+        "write",
+        {"agent_id": "notes", "content": "said number {number}"},
+    ),
+    Row(
+        "POST",
+        "/v1/memory/semantic/batch",
+        "/v1/memory/semantic/batch",
+        "write",
+        {"items": [{"agent_id": "notes", "content": "one of several"}]},
+    ),
+    Row(
+        "POST",
+        "/v1/memory/semantic/search",
+        "/v1/memory/semantic/search",
+        "read",
+        {"agent_id": "notes", "query": "of acme"},
+    ),
+    Row("GET", MEMORY + "/history", "/v1/memory/semantic/{memory}/history", "read"),
+    Row("GET", MEMORY, "/v1/memory/semantic/{memory}", "read"),
+    Row("DELETE", MEMORY, "/v1/memory/semantic/{memory}", "write"),
+    Row(
+        "POST",
+        "/v1/memory",
+        "/v1/memory",
+        "write",
+        {"agent_id": "notes", "content": "said number {number}"},
+    ),
+    Row(
+        "POST",
+        "/v1/memory/search",
+        "/v1/memory/search",
+        "read",
+        {"agent_id": "notes", "query": "of acme"},
+    ),
+    Row("GET", "/v1/memory/{agent_id:path}", "/v1/memory/notes", "read"),
+    Row("DELETE", "/v1/memory/{agent_id:path}", "/v1/memory/notes", "purge"),
+    Row("GET", "/v1/usage", "/v1/usage", NOTHING),
     # The operator API.
     Row("GET", ADMIN + "/tenants", ADMIN + "/tenants", OPERATOR),
     Row("POST", ADMIN + "/tenants", ADMIN + "/tenants", OPERATOR, {"name": "fresh-{number}"}),
@@ -97,6 +176,11 @@ class Acme:
         for namespace, key in [("notes", "k"), ("notes", "other"), ("doomed", "k")]:
             answer = self.client.put(f"/memory/{namespace}/{key}", json={"value": "of acme"})
             assert answer.status_code == 200
+        said = {"agent_id": "notes", "session_id": "s"}
+        self.client.delete("/v1/state/notes/s")
+        self.post("/v1/state", **said, data={"text": "of acme"})
+        self.post("/v1/memory/episodic", **said, type="action", content="of acme")
+        memory = self.post("/v1/memory/semantic", agent_id="notes", content="It is of acme.")
         if "doomed" not in [
             row["tenant"] for row in self.office.admin("GET", "/tenants")["tenants"]
         ]:
@@ -104,7 +188,14 @@ class Acme:
         self.names = {
             "rotated": self.office.key("acme")["id"],
             "revoked": self.office.key("acme")["id"],
+            "memory": memory["id"],
         }
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        """Store something over /v1; the record."""
+        answer = self.client.post(path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json()["data"]
 
     def holds(self) -> list[Any]:
         """Everything that acme has, byte for byte."""
@@ -115,6 +206,8 @@ class Acme:
             for key in listing.json()["keys"]:
                 found.append(shown(self.client.get(f"/memory/{namespace}/{key}")))
         found.append(self.client.get("/stats/memory").content)
+        found.append(self.client.get("/v1/memory/notes").json()["data"])
+        found.append(self.client.get("/v1/memory/episodic/notes").json()["data"])
         return found
 
     def purge(self) -> None:

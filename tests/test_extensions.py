@@ -146,26 +146,33 @@ def test_delete_with_conditions(http, ns):
 def test_of_two_racing_writers_exactly_one_wins(server, http, ns):
     path = f"/memory/{ns}/k"
     etag = http.put(path, json={"value": "0"}).headers["etag"]
-    for turn in range(1, 31):
-        start = threading.Barrier(2)
-        answers: list[tuple[int, str, str]] = []
+    turns = 30
+    ready, answered = (threading.Barrier(3, timeout=30) for _ in range(2))
+    answers: dict[str, httpx.Response] = {}
 
-        def race(name: str, start=start, answers=answers, etag=etag) -> None:
-            with httpx.Client(base_url=server.url, timeout=30) as client:
-                client.get("/health")
-                start.wait()
-                answer = client.put(path, json={"value": name}, headers={"If-Match": etag})
-                answers.append((answer.status_code, name, answer.headers.get("etag", "")))
+    def race(who: str) -> None:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            client.get("/health")
+            for turn in range(turns):
+                ready.wait()
+                answers[who] = client.put(
+                    path, json={"value": f"{turn}-{who}"}, headers={"If-Match": etag}
+                )
+                answered.wait()
 
-        threads = [threading.Thread(target=race, args=(f"{turn}-{who}",)) for who in "ab"]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        won, lost = sorted(answers)
-        assert (won[0], lost[0]) == (200, 412)
-        assert http.get(path).json()["value"] == won[1]
-        etag = won[2]
+    threads = [threading.Thread(target=race, args=(who,), daemon=True) for who in "ab"]
+    for thread in threads:
+        thread.start()
+    for turn in range(turns):
+        ready.wait()
+        answered.wait()
+        statuses = {who: answer.status_code for who, answer in answers.items()}
+        assert sorted(statuses.values()) == [200, 412]
+        [winner] = [who for who, status in statuses.items() if status == 200]
+        assert http.get(path).json()["value"] == f"{turn}-{winner}"
+        etag = answers[winner].headers["etag"]
+    for thread in threads:
+        thread.join()
 
 
 def test_a_counter_kept_with_conditions_loses_no_step(server, ns):

@@ -52,9 +52,10 @@ def test_a_key_has_its_shape_and_its_checksum():
     assert len({secret[:2] for secret in secrets}) > 150
     for key in made[:20]:
         assert keys.public_id(key.text) == key.id
+        assert keys.is_key(key.text)
         for place in (3, 20, len(key.text) - 1):
             other = "x" if key.text[place] != "x" else "y"
-            assert keys.public_id(key.text[:place] + other + key.text[place + 1 :]) is None
+            assert not keys.is_key(key.text[:place] + other + key.text[place + 1 :])
     assert keys.public_id("") is keys.public_id("bw_") is keys.public_id("x" * 100) is None
 
 

@@ -448,7 +448,7 @@ def test_a_sweep_meets_a_purge(filled):
             await directory.note_changes()
             row = directory.find(directory.registry.tenant("acme"), "zebra-north")
             assert [each.id for each in directory.registry.due(now + 2, 10)] == [row.id]
-            housekeeping = Housekeeping(directory, lambda: now + 2)
+            housekeeping = Housekeeping(directory, lambda: now + 2, can={})
             await asyncio.gather(
                 directory.purge_namespace(row, actor="test"),
                 *(housekeeping.sweep() for _ in range(5)),

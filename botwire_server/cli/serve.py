@@ -107,22 +107,23 @@ class _Server(uvicorn.Server):
                 f"Cannot listen on {config.host} port {config.port}: it is taken or not this "
                 "machine's; name another --port or --host."
             ) from None
-        click.echo(welcome(self._app, self.servers[0].sockets[0].getsockname()[1]))
+        # Only once it listens: a key that a failed start made would never be seen.
+        first_key = await self._app.make_first_key()
+        port = self.servers[0].sockets[0].getsockname()[1]
+        click.echo(welcome(config, port, self._app.directory.registry.keys_required(), first_key))
 
 
-def welcome(app: App, port: int) -> str:
+def welcome(config: Config, port: int, keyed: bool, first_key: str | None) -> str:
     """What a start prints: where data lies, the address, the mode, and how to point a client."""
-    config = app.config
     host = f"[{config.host}]" if ":" in config.host else config.host
     reachable = "localhost" if config.host in ("0.0.0.0", "::") else host
-    keyed = app.directory.registry.keys_required()
     if keyed:
         mode = "keys: every request needs an API key"
     elif config.loopback:
         mode = "open: no key needed, this machine only"
     else:
         mode = "open: no key needed, EVERYBODY who reaches this port"
-    key = app.first_key or ("KEY" if keyed else None)
+    key = first_key or ("KEY" if keyed else None)
     lines = [
         f"botwire-server {__version__}",
         f"  data     {config.data_dir}",
@@ -136,11 +137,11 @@ def welcome(app: App, port: int) -> str:
         """print(m.get("name"))'""",
         "",
     ]
-    if app.first_key is not None:
+    if first_key is not None:
         lines += [
             "This address can be reached from other machines, so keys are required. There was",
             "none: tenant default was made, and its first key, which is shown only now:",
-            f"  {app.first_key}",
+            f"  {first_key}",
             "",
         ]
     if config.insecure_open:

@@ -29,7 +29,7 @@ import orjson
 
 from botwire_server.errors import Invalid, Unavailable
 from botwire_server.logs import timestamp
-from botwire_server.store import driver, entries
+from botwire_server.store import driver, entries, episodes, memories, states
 from botwire_server.store.driver import Connection, sqlite3
 from botwire_server.store.manifest import FORMAT, VERSION, check_manifest, check_record, damaged
 from botwire_server.store.migrations import (
@@ -60,7 +60,12 @@ class Kind(Protocol):
     def load(self, connection: Connection, records: Iterable[Record]) -> None: ...
 
 
-KINDS: dict[str, Kind] = {"entries": entries}
+KINDS: dict[str, Kind] = {
+    "entries": entries,
+    "states": states,
+    "memories": memories,
+    "episodes": episodes,
+}
 
 
 class Built(NamedTuple):

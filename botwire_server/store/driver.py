@@ -6,12 +6,11 @@ sqlite-vec there. `pysqlite3` has it and brings a current SQLite: it is taken wh
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-import sqlite_vec
 
 from botwire_server.errors import Damaged, Unavailable, Unusable
 
@@ -34,15 +33,25 @@ SHARED_WAL = sqlite3.sqlite_version_info >= (3, 51, 3)
 BUSY_TIMEOUT_MS = 5_000
 
 
+def _sqlite_vec() -> str:
+    """The path of sqlite-vec's library. Its package is not imported: that would load numpy."""
+    found = importlib.util.find_spec("sqlite_vec")
+    return "" if found is None or found.origin is None else str(Path(found.origin).parent / "vec0")
+
+
+_EXTENSION = _sqlite_vec()
+
+
 class Connection(sqlite3.Connection):
     """A connection that knows the time and what it left behind.
 
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
-    WAL until the next truncating checkpoint.
+    WAL until the next truncating checkpoint. `namespace_id` is the registry's name of the file.
     """
 
     clock: Clock = staticmethod(time.time)
     leftovers: bool = False
+    namespace_id: str = ""
 
     @property
     def now(self) -> float:
@@ -101,7 +110,7 @@ def connect(
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA cell_size_check = ON")
         connection.enable_load_extension(True)
-        sqlite_vec.load(connection)
+        connection.load_extension(_EXTENSION)
         connection.enable_load_extension(False)
     except BaseException:
         connection.close()
@@ -120,11 +129,12 @@ def refusal(error: sqlite3.Error) -> Unavailable:
             "This namespace's file is damaged and was left as it is; the operator can restore it "
             "from a backup."
         )
-    return Unavailable(
-        "The storage cannot take this right now: the disk may be full or failing. "
-        "Nothing was stored; try again later."
-    )
+    return Unavailable(OUT_OF_SERVICE)
 
 
+OUT_OF_SERVICE = (
+    "The storage cannot take this right now: the disk may be full or failing. "
+    "Nothing was stored; try again later."
+)
 _DAMAGED_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 _DAMAGED_SIGNS = ("malformed", "not a database", "unable to open", "no such table")

@@ -1,16 +1,17 @@
 """What happens by itself while a server runs: counts are noted, what expired or was deleted is
-erased, what another process buried is removed.
+erased, what another process buried is removed, what a command asked for is done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from botwire_server.errors import Refusal
 from botwire_server.logs import describe
-from botwire_server.store import entries
+from botwire_server.store import chores, sweeping
+from botwire_server.store.chores import Chore
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Clock
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 NOTE_EVERY = 1.0
 PURGE_EVERY = 0.2
+CHORES_EVERY = 0.5
 SWEEP_EVERY = 5.0
 ERASE_EVERY = 20.0
 # Namespaces swept in one go, so that a backlog does not starve requests of open files.
@@ -25,11 +27,15 @@ SWEPT_AT_ONCE = 32
 
 
 class Housekeeping:
-    """The background tasks of one data directory. `start` once, `stop` once."""
+    """The background tasks of one data directory. `start` once, `stop` once.
 
-    def __init__(self, directory: DataDirectory, clock: Clock) -> None:
+    `can` are the chores that this process knows how to do.
+    """
+
+    def __init__(self, directory: DataDirectory, clock: Clock, *, can: Mapping[str, Chore]) -> None:
         self._directory = directory
         self._clock = clock
+        self._can = can
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -38,6 +44,7 @@ class Housekeeping:
             (NOTE_EVERY, self._directory.note_changes),
             (NOTE_EVERY, self._directory.ledger.flush),
             (PURGE_EVERY, self._directory.finish_purges),
+            (CHORES_EVERY, lambda: chores.do_due(self._directory, self._can)),
             (SWEEP_EVERY, self.sweep),
             (ERASE_EVERY, self.erase),
         ):
@@ -50,12 +57,12 @@ class Housekeeping:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def sweep(self) -> None:
-        """Erase entries that have expired, also in namespaces nobody has open."""
+        """Erase what has expired, also in namespaces nobody has open."""
         registry, pool = self._directory.registry, self._directory.pool
         for row in registry.due(self._clock(), SWEPT_AT_ONCE):
             try:
                 namespace = await pool.open(row)
-                await namespace.delete(entries.sweep)
+                await namespace.delete(sweeping.sweep)
             except Refusal as error:
                 log.warning("namespace %s was not swept: %s", row.id, error.message)
 

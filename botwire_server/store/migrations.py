@@ -28,6 +28,25 @@ class Schema:
     steps: Sequence[Sequence[str]]
 
 
+def vector_tables(dimension: int) -> tuple[str, ...]:
+    """The tables for vectors of this dimension.
+
+    `vectors` holds normalised float32 under the memory's id times 4,096 plus the number of the
+    chunk; `memory_bits` their signs (padded to whole bytes), by which a search is narrowed down.
+    """
+    return (
+        "CREATE TABLE vectors (id INTEGER PRIMARY KEY, embedding BLOB NOT NULL)",
+        # A small chunk: the first vector reserves room for a whole one.
+        f"""CREATE VIRTUAL TABLE memory_bits USING vec0 (
+            bits bit[{dimension + -dimension % 8}], chunk_size=256
+        )""",
+        """CREATE TRIGGER vectors_added AFTER INSERT ON vectors BEGIN
+            UPDATE totals SET vectors = vectors + 1; END""",
+        """CREATE TRIGGER vectors_removed AFTER DELETE ON vectors BEGIN
+            UPDATE totals SET vectors = vectors - 1; END""",
+    )
+
+
 # Writing an entry again moves it to the next revision (see `totals`), which is never used twice:
 # newest first is the table read backwards.
 _ENTRIES = (
@@ -43,25 +62,54 @@ _ENTRIES = (
     "CREATE INDEX entries_expiry ON entries (expires_at) WHERE expires_at IS NOT NULL",
 )
 
+# The collection, the session and the canonical text make `same`: who stores the same again finds
+# the row there. `memory_history` keeps what a merge replaced. Triggers keep rows and words
+# together; a trigger may not write to vec0, so `vectors` keeps its own two tables together.
 _MEMORIES = (
     """CREATE TABLE memories (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         collection TEXT NOT NULL,
         content TEXT NOT NULL,
-        metadata BLOB NOT NULL,
+        metadata TEXT NOT NULL,
         session_id TEXT,
+        same BLOB NOT NULL UNIQUE,
         bytes INTEGER NOT NULL,
         created_at REAL NOT NULL,
         updated_at REAL NOT NULL
     )""",
+    """CREATE INDEX memories_session ON memories (session_id, collection)
+        WHERE session_id IS NOT NULL""",
+    """CREATE TABLE memory_history (
+        memory_id INTEGER NOT NULL,
+        revision INTEGER NOT NULL,
+        content TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        replaced_at REAL NOT NULL,
+        PRIMARY KEY (memory_id, revision)
+    ) WITHOUT ROWID""",
     """CREATE VIRTUAL TABLE memory_text USING fts5 (
         content, content='memories', content_rowid='id', tokenize='porter unicode61'
     )""",
     "INSERT INTO memory_text (memory_text, rank) VALUES ('secure-delete', 1)",
-    # A small chunk: the first vector reserves room for a whole one.
-    """CREATE VIRTUAL TABLE memory_vectors USING vec0 (
-        embedding float[256] distance_metric=cosine, chunk_size=64
+    # Whose vectors these are; `complete` is 0 while some memory has none of this model.
+    """CREATE TABLE vector_model (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        name TEXT,
+        dimension INTEGER,
+        complete INTEGER NOT NULL DEFAULT 1
     )""",
+    "INSERT INTO vector_model (id) VALUES (1)",
+    *vector_tables(256),
+    """CREATE TRIGGER memory_text_added AFTER INSERT ON memories BEGIN
+        INSERT INTO memory_text (rowid, content) VALUES (new.id, new.content); END""",
+    """CREATE TRIGGER memory_text_rewritten AFTER UPDATE OF content ON memories BEGIN
+        INSERT INTO memory_text (memory_text, rowid, content)
+            VALUES ('delete', old.id, old.content);
+        INSERT INTO memory_text (rowid, content) VALUES (new.id, new.content); END""",
+    """CREATE TRIGGER memory_erased AFTER DELETE ON memories BEGIN
+        INSERT INTO memory_text (memory_text, rowid, content)
+            VALUES ('delete', old.id, old.content);
+        DELETE FROM memory_history WHERE memory_id = old.id; END""",
 )
 
 # `data` is JSON. One row a session, the version goes on where a state is stored over.
@@ -79,29 +127,28 @@ _STATES = (
     "CREATE INDEX states_expiry ON states (expires_at) WHERE expires_at IS NOT NULL",
 )
 
-# The order of the ids is the order of the episodes, also within one millisecond. `text` is what
-# of the content can be searched.
+# The order of the ids is the order of the episodes, also within one millisecond. `content` and
+# `metadata` are JSON. The index keeps no text: what it indexed follows from `content`.
 _EPISODES = (
     """CREATE TABLE episodes (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         session_id TEXT NOT NULL,
         type TEXT NOT NULL,
         content BLOB NOT NULL,
-        text TEXT NOT NULL,
         metadata BLOB NOT NULL,
         bytes INTEGER NOT NULL,
         created_at REAL NOT NULL
     )""",
     "CREATE INDEX episodes_session ON episodes (session_id, id)",
     """CREATE VIRTUAL TABLE episode_text USING fts5 (
-        text, content='episodes', content_rowid='id', tokenize='porter unicode61'
+        text, content='', tokenize='porter unicode61'
     )""",
     "INSERT INTO episode_text (episode_text, rank) VALUES ('secure-delete', 1)",
 )
 
 # One row, so that a write touches one page for all that is counted: the writes of the UTC day, in
 # the transaction of the write; the revision; and the totals, which triggers keep, so that no unit
-# of work can forget them.
+# of work can forget them. `sessions` are those that have a state or episodes.
 _COUNTERS = (
     """CREATE TABLE totals (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -114,7 +161,8 @@ _COUNTERS = (
         episodes INTEGER NOT NULL DEFAULT 0,
         vectors INTEGER NOT NULL DEFAULT 0,
         bytes INTEGER NOT NULL DEFAULT 0,
-        key_bytes INTEGER NOT NULL DEFAULT 0
+        key_bytes INTEGER NOT NULL DEFAULT 0,
+        sessions INTEGER NOT NULL DEFAULT 0
     )""",
     "INSERT INTO totals (id) VALUES (1)",
     """CREATE TRIGGER entries_added AFTER INSERT ON entries BEGIN
@@ -130,11 +178,23 @@ _COUNTERS = (
     ),
     *(
         f"""CREATE TRIGGER {table}_{verb} AFTER {event} ON {table} BEGIN
-            UPDATE totals SET {table} = {table} {sign} 1, bytes = bytes {sign} {row}.bytes; END"""  # noqa: S608
-        for table in ("states", "memories", "episodes")
+            UPDATE totals SET {table} = {table} {sign} 1, bytes = bytes {sign} {row}.bytes
+            {sessions}; END"""  # noqa: S608
+        for table, others in (
+            ("states", "SELECT 1 FROM episodes WHERE session_id = {row}.session_id"),
+            (
+                "episodes",
+                """SELECT 1 FROM states WHERE session_id = {row}.session_id UNION ALL
+                SELECT 1 FROM episodes WHERE session_id = {row}.session_id AND id <> {row}.id""",
+            ),
+            ("memories", ""),
+        )
         for verb, event, sign, row in (
             ("added", "INSERT", "+", "new"),
             ("removed", "DELETE", "-", "old"),
+        )
+        for sessions in (
+            f", sessions = sessions {sign} NOT EXISTS ({others.format(row=row)})" if others else "",
         )
     ),
 )
@@ -184,6 +244,7 @@ _TENANTS = (
         episodes INTEGER NOT NULL DEFAULT 0,
         vectors INTEGER NOT NULL DEFAULT 0,
         bytes INTEGER NOT NULL DEFAULT 0,
+        sessions INTEGER NOT NULL DEFAULT 0,
         UNIQUE (tenant_id, name)
     ) WITHOUT ROWID""",
     "CREATE INDEX namespaces_sweep ON namespaces (sweep_at) WHERE sweep_at IS NOT NULL",
@@ -241,12 +302,26 @@ _ACCOUNTS = (
     "CREATE INDEX audit_tenant ON audit (tenant_id)",
 )
 
+# What a command asks the holder of the lock to do.
+_CHORES = (
+    """CREATE TABLE chores (
+        kind TEXT NOT NULL,
+        namespace_id TEXT NOT NULL REFERENCES namespaces (id) ON DELETE CASCADE,
+        asked_at REAL NOT NULL,
+        done INTEGER NOT NULL DEFAULT 0,
+        total INTEGER NOT NULL DEFAULT 0,
+        outcome TEXT,
+        PRIMARY KEY (kind, namespace_id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX chores_namespace ON chores (namespace_id)",
+)
+
 CONTROL = Schema(
     name="control",
     application_id=0x62776374,  # "bwct"
     # The command line and the server both write it; see `driver.SHARED_WAL`.
     journal="WAL" if driver.SHARED_WAL else "DELETE",
-    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS),),
+    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS, *_CHORES),),
 )
 
 

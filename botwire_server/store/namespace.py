@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import QuotaExceeded
-from botwire_server.store.database import Database, is_brief
+from botwire_server.store.database import Database, brief, is_brief
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import NAMESPACE
 
@@ -23,7 +23,10 @@ DAY = 86_400
 
 
 class Totals(NamedTuple):
-    """What a namespace holds. `bytes` are those of values, documents, texts and metadata."""
+    """What a namespace holds. `bytes` are those of values, documents, texts and metadata.
+
+    `sessions` are those that have a state or episodes.
+    """
 
     entries: int = 0
     states: int = 0
@@ -31,6 +34,7 @@ class Totals(NamedTuple):
     episodes: int = 0
     vectors: int = 0
     bytes: int = 0
+    sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class Namespace(Database):
 
     schema = NAMESPACE
     totals = Totals()
-    # When the next entry expires, Unix seconds.
+    # When something next expires, Unix seconds.
     sweep_at: float | None = None
     # Told, on the loop, the totals before when they or sweep_at may have moved.
     on_change: Callable[[Totals], None] | None = None
@@ -62,6 +66,10 @@ class Namespace(Database):
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
         namespace.totals, namespace.sweep_at = await namespace.read(count)
         return namespace
+
+    def identify(self, id: str) -> None:
+        """Tell the units of work which namespace this is: ids of memories carry it."""
+        self._connection.namespace_id = id
 
     async def write(
         self,
@@ -105,16 +113,23 @@ class Namespace(Database):
                 self.on_change(before)
 
 
+@brief
+def totals(connection: Connection) -> Totals:
+    """What the namespace holds: a unit of work."""
+    return count(connection)[0]
+
+
 def count(connection: Connection) -> tuple[Totals, float | None]:
     """What a file holds, and when something in it next expires."""
     row = connection.execute(
-        """SELECT entries, states, memories, episodes, vectors, bytes,
+        """SELECT entries, states, memories, episodes, vectors, bytes, sessions,
             (SELECT min(expires_at) FROM entries WHERE expires_at IS NOT NULL),
             (SELECT min(expires_at) FROM states WHERE expires_at IS NOT NULL)
         FROM totals"""
     ).fetchone()
-    due = [moment for moment in row[6:] if moment is not None]
-    return Totals(*row[:6]), min(due, default=None)
+    held = Totals(*row[: len(Totals._fields)])
+    due = [moment for moment in row[len(held) :] if moment is not None]
+    return held, min(due, default=None)
 
 
 def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T:

@@ -7,17 +7,21 @@ not name, and to open a file that is missing: that one is damaged, not empty.
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import os
 import resource
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from botwire_server.errors import Closed, Damaged
-from botwire_server.store.driver import Clock, Durability
+from botwire_server.errors import Closed, Damaged, Unavailable
+from botwire_server.store.driver import OUT_OF_SERVICE, Clock, Durability
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
 from botwire_server.store.registry import NamespaceRow
+
+log = logging.getLogger(__name__)
 
 DESCRIPTORS_PER_FILE = 3
 MOST_OPEN = 256
@@ -62,6 +66,8 @@ class Pool:
         self._open: OrderedDict[str, Namespace] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Namespace]] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
+        # Callers that have been promised a namespace and did not get their turn yet.
+        self._promised: Counter[str] = Counter()
         self._template = template(NAMESPACE, directory)
         self._removed: set[str] = set()
 
@@ -84,12 +90,22 @@ class Pool:
             task = asyncio.create_task(self._load(row))
             self._opening[row.id] = task
             task.add_done_callback(lambda _: self._opening.pop(row.id, None))
-        # One request that gives up must not spoil the opening for the others.
-        return await asyncio.shield(task)
+        self._promised[row.id] += 1
+        try:
+            # One request that gives up must not spoil the opening for the others.
+            return await asyncio.shield(task)
+        finally:
+            self._promised[row.id] -= 1
+            if not self._promised[row.id]:
+                del self._promised[row.id]
 
     async def draft(self, row: NamespaceRow) -> None:
         """Prepare the file of a namespace that the registry does not know yet."""
-        await asyncio.to_thread(self._write_draft, self._directory / (row.file + DRAFT))
+        try:
+            await asyncio.to_thread(self._write_draft, self._directory / (row.file + DRAFT))
+        except OSError as error:
+            log.error("preparing a namespace: %s", errno.errorcode.get(error.errno or 0, "OSError"))
+            raise Unavailable(OUT_OF_SERVICE) from error
 
     async def discard(self, row: NamespaceRow) -> None:
         """Drop a draft that lost against another."""
@@ -142,6 +158,7 @@ class Pool:
         if not path.exists():
             await asyncio.to_thread(_take_draft, path)
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
+        namespace.identify(row.id)
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
         self._open[row.id] = namespace
         self._make_room()
@@ -151,8 +168,11 @@ class Pool:
         spare = len(self._open) - self._most_open
         if spare <= 0:
             return
-        # Not the newest, which is about to be used.
-        idle = [id for id, namespace in list(self._open.items())[:-1] if not namespace.busy]
+        idle = [
+            id
+            for id, namespace in self._open.items()
+            if not namespace.busy and id not in self._promised
+        ]
         for id in idle[:spare]:
             self._start_closing(id, self._open.pop(id))
 

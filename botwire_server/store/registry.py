@@ -127,6 +127,15 @@ class Registry:
         """Whether a key was ever made here."""
         return self._one("SELECT value FROM facts WHERE name = 'keys_required'") is not None
 
+    def open_tenant(self, name: str) -> tuple[bool, TenantRow | None]:
+        """Whether keys are required, and a tenant by name: one look-up, on every open request."""
+        row = self._one(
+            """SELECT (SELECT 1 FROM facts WHERE name = 'keys_required'), t.id, t.name, t.tier
+            FROM (SELECT 1) LEFT JOIN tenants t ON t.name = ? AND t.purging_at IS NULL""",
+            name,
+        )
+        return row[0] is not None, None if row[1] is None else TenantRow(*row[1:])
+
     def tenant(self, name: str) -> TenantRow | None:
         """A tenant by name; one that is being purged is gone."""
         row = self._one(

@@ -7,10 +7,11 @@ tenant's id or a path.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from botwire_server.errors import Closed, Forbidden, Unavailable
-from botwire_server.store import names, usage
+from botwire_server.errors import Closed, Damaged, Forbidden, Unavailable
+from botwire_server.store import names, sweeping, usage
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
 from botwire_server.store.keys import Grant
@@ -54,6 +55,19 @@ class Tenant:
         """The names of the namespaces that the key may read."""
         rows = self._directory.registry.namespaces(self._row.id)
         return [row.name for row, _, _ in rows if self._grant.allows("read", row.name)]
+
+    async def namespaces_with(self, kind: str) -> list[str]:
+        """The names of those that hold something of a kind: a field of `Totals`."""
+        await self._directory.note_changes()
+        return [
+            row.name
+            for row, _, held in self._directory.registry.namespaces(self._row.id)
+            if getattr(held, kind) and self._grant.allows("read", row.name)
+        ]
+
+    async def namespaces_with_episodes(self) -> list[str]:
+        """The names of those in which there are episodes."""
+        return await self.namespaces_with("episodes")
 
     async def totals(self) -> tuple[int, Totals]:
         """How many namespaces the key may read, and what they hold."""
@@ -101,6 +115,11 @@ class NamespaceRef:
         self._grant = tenant._grant
         self._name = name
 
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -125,6 +144,15 @@ class NamespaceRef:
                 continue
         raise _given_up()
 
+    async def update(
+        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit that only changes what is there: like `write`, but it makes no namespace."""
+        self._require("write")
+        if self._limits.storage_bytes:
+            await self._directory.require_room(self._tenant_row, self._limits)
+        return await self._run(Namespace.write, unit, self._limits, *args, **kwargs)
+
     async def delete(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -138,6 +166,9 @@ class NamespaceRef:
         row = self._directory.find(self._tenant_row, self._name)
         if row is None:
             return None
+        # What has expired is gone already, and not counted. What is damaged goes as it is.
+        with suppress(Damaged):
+            await self._run(Namespace.delete, sweeping.sweep)
         actor = self._tenant.call.key_id or "open"
         receipt = await self._directory.purge_namespace(row, actor=actor)
         return None if receipt is None else Totals(*(receipt[name] for name in Totals._fields))

@@ -20,15 +20,18 @@ from starlette.types import Message, Receive, Scope, Send
 
 from botwire_server import tiers
 from botwire_server.config import Config
+from botwire_server.embedding import embedder
 from botwire_server.errors import Internal, Invalid, NotFound, Refusal, Unusable
 from botwire_server.logs import describe
+from botwire_server.store import chores, reembedding
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Clock
 from botwire_server.store.housekeeping import Housekeeping
 from botwire_server.store.operator import Operator
 from botwire_server.store.pool import capacity
 from botwire_server.store.registry import DEFAULT_TENANT
-from botwire_server.web import admin, botwire
+from botwire_server.summarizer import summarizer
+from botwire_server.web import admin, botwire, mnemora
 from botwire_server.web.auth import Door
 from botwire_server.web.dialect import Dialect
 from botwire_server.web.request_log import RequestLog
@@ -51,8 +54,13 @@ class App:
 
     def __init__(self, config: Config, *, clock: Clock, request_log: RequestLog | None) -> None:
         self.config = config
+        self._summarizer = summarizer(config.summarizer, config.summarizer_key)
+        self._embedder = embedder(config.embedder, config.embedder_key)
         self.dialects: Sequence[Dialect] = [
             admin.dialect(self._operator),
+            mnemora.dialect(
+                checkpoint_ids=config.checkpoint_rule == "id", summarizer=self._summarizer
+            ),
             botwire.dialect(hosted=config.profile == "hosted"),
         ]
         self._clock = clock
@@ -61,11 +69,10 @@ class App:
         self._door: Door
         # Why it could not start.
         self.failure: Unusable | None = None
-        # The key that the first start beyond this machine made, to be shown once.
-        self.first_key: str | None = None
         self._public = frozenset[str]().union(*(dialect.public for dialect in self.dialects))
         self._router = Router(
-            [resource for dialect in self.dialects for resource in dialect.routes],
+            # Prefixes keep them apart; those that are asked most are tried first.
+            [resource for dialect in reversed(self.dialects) for resource in dialect.routes],
             redirect_slashes=False,
             default=_no_route,
         )
@@ -126,6 +133,8 @@ class App:
                 _normalize(scope)
                 scope["max_body_bytes"] = self.config.max_body_bytes
                 scope["request_id"] = request_id
+                scope["started"] = started
+                scope["embedder"] = self._embedder
                 scope["header"] = header = dict(scope["headers"])
                 await self._admit(scope, header)
                 await self._router(scope, receive, answer)
@@ -174,8 +183,11 @@ class App:
         try:
             self._door = Door(directory, config)
             self.directory = directory
-            await self._make_first_key()
-            housekeeping = Housekeeping(directory, self._clock)
+            housekeeping = Housekeeping(
+                directory,
+                self._clock,
+                can={chores.REEMBED: reembedding.chore(self._embedder.embed)},
+            )
             housekeeping.start()
             try:
                 yield
@@ -183,18 +195,20 @@ class App:
                 await housekeeping.stop()
         finally:
             await directory.close()
+            await self._summarizer.close()
+            await self._embedder.close()
             if self._request_log is not None:
                 self._request_log.flush()
 
-    async def _make_first_key(self) -> None:
-        """Beyond this machine keys are required: if there is none, make the first."""
+    async def make_first_key(self) -> str | None:
+        """The first key of a server that needs keys and has none, to be shown once."""
         registry = self.directory.registry
-        if self.config.loopback or self.config.insecure_open or registry.keys_required():
-            return
+        if not self.config.always_keyed or registry.keys_required():
+            return None
         operator = self._operator("first start")
         await registry.ensure_tenant(DEFAULT_TENANT, tiers.UNLIMITED)
         made = await operator.create_key(DEFAULT_TENANT, label="made at the first start")
-        self.first_key = made["key"]
+        return str(made["key"])
 
 
 async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:

@@ -39,6 +39,7 @@ class Door:
         self._directory = directory
         self._registry = directory.registry
         self._local = config.loopback
+        self._always_keyed = config.always_keyed
         self.tiers = tiers.load(config.tiers or config.data_dir / tiers.FILE)
         self._limits = {name: _limits(tier, config) for name, tier in self.tiers.items()}
 
@@ -53,9 +54,13 @@ class Door:
             grant = keys.grant(key.scopes, key.pattern)
             call = Call(row.id, key.id)
         else:
-            self._require_open(headers, header)
             name = DEFAULT_TENANT if credential is None else sandbox(credential)
-            row = await self._registry.ensure_tenant(name, tiers.UNLIMITED)
+            keyed, row = self._registry.open_tenant(name)
+            if keyed or self._always_keyed:
+                raise Unauthorized(_UNKNOWN)
+            protect(headers, header, local=self._local)
+            if row is None:
+                row = await self._registry.ensure_tenant(name, tiers.UNLIMITED)
             grant = keys.UNLIMITED
             call = Call(row.id, NO_KEY)
         tier, limits = self._tier(row)
@@ -75,13 +80,8 @@ class Door:
 
     def admit_anybody(self, headers: RawHeaders, header: Headers) -> None:
         """For what needs no key; an open server still refuses foreign pages."""
-        if not self._registry.keys_required():
+        if not self._always_keyed and not self._registry.keys_required():
             protect(headers, header, local=self._local)
-
-    def _require_open(self, headers: RawHeaders, header: Headers) -> None:
-        if self._registry.keys_required():
-            raise Unauthorized(_UNKNOWN)
-        protect(headers, header, local=self._local)
 
     def _tier(self, row: TenantRow) -> tuple[tiers.Tier, Limits]:
         try:

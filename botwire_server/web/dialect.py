@@ -45,6 +45,7 @@ STATUS: Mapping[type[Refusal], int] = {
     QuotaExceeded: 429,
     Unavailable: 503,
     Internal: 500,
+    Refusal: 400,  # what never reached the app; the protocol has statuses of its own for it
 }
 
 

@@ -18,7 +18,7 @@ from botwire_server.errors import Invalid, Refusal
 LARGEST_HEAD = 65_536
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
-# How long a request whose body is still coming is waited for once the server shuts down.
+# Once the server shuts down, a request that is still coming may pause for so long.
 SHUTDOWN_SECONDS = 1.0
 
 Refuse = Callable[[str, Refusal], Response]
@@ -28,7 +28,7 @@ class HeadTooLarge(Invalid):
     """The request line and headers are over their limit."""
 
 
-class TooSlow(Refusal):
+class TooSlow(Invalid):
     """The request did not arrive in time."""
 
 
@@ -79,11 +79,17 @@ class _Protocol(HttpToolsProtocol):
     refuse: Refuse
     _cork: _Cork
     url = b""
+    _chunks = 0
+    _chunk_bytes = 0
+    _chunk_begins = True  # a message, with its first byte
     _head_bytes = 0
-    _head_complete = False
+    # Of the message that is arriving, or arrived last.
+    _head_complete = True
     _message_complete = True
-    _awaited_head = True
+    _messages = 0
+    _rejected = False
     _deadline: asyncio.TimerHandle | None = None
+    _awaited: tuple[int, bool] | None = None  # what the deadline is for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -95,40 +101,56 @@ class _Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._message_complete:  # the first bytes of the next request
-            self._head_bytes = 0
-            self._head_complete = False
-            self._message_complete = False
+        if self._rejected:
+            return
+        self._chunks += 1
+        self._chunk_bytes = len(data)
+        self._chunk_begins = self._message_complete
         if not self._head_complete:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._message_complete:
-            self._stop_waiting()
-        elif not self._head_complete and self._head_bytes > LARGEST_HEAD:
+        self._watch()
+
+    def _watch(self) -> None:
+        """Refuse a head that is too large; set the deadline for what is still to come."""
+        if self._rejected:
+            return
+        if not self._head_complete and self._head_bytes > LARGEST_HEAD:
             self._reject(HeadTooLarge("The request line and headers are too large."), 431)
-        elif self._deadline is None or self._awaited_head is self._head_complete:
-            self._expect(BODY_SECONDS if self._head_complete else HEAD_SECONDS)
-            self._awaited_head = not self._head_complete
+        elif self._message_complete and self._working:
+            self._stop_waiting()
+        elif self._deadline is None or self._awaited != (self._messages, self._head_complete):
+            body = self._head_complete and not self._message_complete
+            self._expect(BODY_SECONDS if body else HEAD_SECONDS)
+            self._awaited = (self._messages, self._head_complete)
+
+    def on_message_begin(self) -> None:
+        self._messages += 1
+        self._head_bytes = self._chunk_bytes if self._chunk_begins else 0
+        self._chunk_begins = False
+        self._head_complete = self._message_complete = False
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._head_complete = True
+        if self._rejected:
+            return
         # Only a large read can have brought a large head at once; it is counted then.
-        if self._head_bytes > LARGEST_HEAD:
+        if max(self._head_bytes, self._chunk_bytes) > LARGEST_HEAD:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if size > LARGEST_HEAD:
-                self._message_complete = True
                 self._reject(HeadTooLarge("The request line and headers are too large."), 431)
                 return
         super().on_headers_complete()
+        self._head_complete = True
         self.cycle.transport = self._cork  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        if self.cycle is not None:
+        if not self._rejected:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._message_complete = True
-        if self.cycle is not None:
+        if not self._rejected:
+            self._message_complete = True
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -137,8 +159,15 @@ class _Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if not self.transport.is_closing() and not self._message_complete:
-            self.loop.call_later(SHUTDOWN_SECONDS, self._abandon)
+        self._abandon_once_stalled(since=-1)
+
+    def _abandon_once_stalled(self, since: int) -> None:
+        if self._message_complete or self.transport.is_closing():
+            return
+        if self._chunks == since:
+            self._abandon()
+        else:
+            self.loop.call_later(SHUTDOWN_SECONDS, self._abandon_once_stalled, self._chunks)
 
     def pause_writing(self) -> None:
         # The other side does not read its answer: that too has an end.
@@ -165,7 +194,10 @@ class _Protocol(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         self._deadline = None
-        if self._head_bytes and not self._message_complete:
+        if not self._message_complete:
+            if self._earlier_working and not self.flow.write_paused:  # our handler may be slow
+                self._expect(HEAD_SECONDS)
+                return
             self._reject(TooSlow("The request did not arrive in time."), 408)
         self._abandon()
 
@@ -173,11 +205,27 @@ class _Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.abort()
 
+    @property
+    def _working(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _earlier_working(self) -> bool:
+        """Whether a request before the one that is arriving is being answered."""
+        return bool(self.pipeline) or (self._working and not self._head_complete)
+
     def _reject(self, error: Refusal, status: int) -> None:
-        """Answer and close, unless an answer is under way: then only close."""
+        """Answer what is arriving and close. Where an answer is under way, that is the last."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        self._rejected = True
+        self._stop_waiting()
+        if self._earlier_working:
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            return
+        if not (self._head_complete and self.cycle is not None and self.cycle.response_started):
             response = type(self).refuse(self.url.decode("latin-1"), error)
             content: list[Any] = [STATUS_LINE[status]]
             for name, value in response.raw_headers:

@@ -1,0 +1,192 @@
+"""Episodes: what happened in a session, append-only and in order. Units of work for `Namespace`.
+
+The order is that of the ids, not of the clock: two episodes of one millisecond keep it, and a
+clock that is set back does not disturb it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from botwire_server.store import fulltext
+from botwire_server.store.database import brief
+from botwire_server.store.driver import Connection
+
+
+class Draft(NamedTuple):
+    """An episode to be appended. `content` and `metadata` are JSON, `text` is what can be searched
+    of the content.
+    """
+
+    session_id: str
+    type: str
+    content: bytes
+    metadata: bytes
+    text: str
+
+
+class Episode(NamedTuple):
+    """One episode. `content` and `metadata` are JSON; the time is in Unix seconds."""
+
+    id: int
+    session_id: str
+    type: str
+    content: bytes
+    metadata: bytes
+    created_at: float
+
+
+_COLUMNS = "id, session_id, type, content, metadata, created_at"
+_QUALIFIED = "e.id, e.session_id, e.type, e.content, e.metadata, e.created_at"
+
+
+@brief
+def append(
+    connection: Connection, session_id: str, type: str, content: bytes, metadata: bytes, text: str
+) -> Episode:
+    """Append one episode; see `Draft`."""
+    draft = Draft(session_id, type, content, metadata, text)
+    return _append(connection, draft, _moment(connection))
+
+
+def append_all(connection: Connection, drafts: Sequence[Draft]) -> list[Episode]:
+    """Append episodes in this order, all or none."""
+    now = _moment(connection)
+    return [_append(connection, draft, now) for draft in drafts]
+
+
+def listing(
+    connection: Connection,
+    *,
+    session_id: str | None = None,
+    type: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    after: int = 0,
+    limit: int = -1,
+) -> list[Episode]:
+    """Episodes, oldest first: of a session, of a type, from `since` to `until` inclusive,
+    those behind the id `after`.
+    """
+    rows = connection.execute(
+        f"""SELECT {_COLUMNS} FROM episodes
+        WHERE id > :after {"AND session_id = :session" if session_id is not None else ""}
+            AND (:type IS NULL OR type = :type)
+            AND (:since IS NULL OR created_at >= :since)
+            AND (:until IS NULL OR created_at <= :until)
+        ORDER BY id LIMIT :limit""",  # noqa: S608  # one of two constants
+        {
+            "session": session_id,
+            "type": type,
+            "since": since,
+            "until": until,
+            "after": after,
+            "limit": limit,
+        },
+    )
+    return [Episode(*row) for row in rows]
+
+
+@brief
+def last(connection: Connection, limit: int) -> list[Episode]:
+    """The last episodes, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM episodes ORDER BY id DESC LIMIT ?",  # noqa: S608
+        (limit,),
+    ).fetchall()
+    return [Episode(*row) for row in reversed(rows)]
+
+
+def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
+    """Episodes with all the words of the query, newest first.
+
+    Where no episode has them all: those that match some of them best, newest first.
+    """
+    everything, anything = fulltext.match(query, joined="AND"), fulltext.match(query, joined="OR")
+    if everything is None:
+        return []
+    rows = _matching(connection, everything, "e.id DESC", limit)
+    if not rows and anything != everything:
+        rows = _matching(connection, anything, "bm25(episode_text), e.id DESC", limit)
+    return sorted(rows, key=lambda episode: -episode.id)
+
+
+def dump(connection: Connection) -> Iterator[dict[str, Any]]:
+    """Every episode as a record, oldest first."""
+    for row in connection.execute(f"SELECT {_COLUMNS} FROM episodes ORDER BY id"):  # noqa: S608
+        episode = Episode(*row)
+        yield {
+            **episode._asdict(),
+            "content": orjson.Fragment(episode.content),
+            "metadata": orjson.Fragment(episode.metadata),
+        }
+
+
+def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
+    """Take in the records of `dump`, ids and all."""
+    for record in records:
+        content, metadata = orjson.dumps(record["content"]), orjson.dumps(record["metadata"])
+        connection.execute(
+            f"""INSERT INTO episodes ({_COLUMNS}, bytes) VALUES (:id, :session_id, :type,
+            :content, :metadata, :created_at, :bytes)""",  # noqa: S608
+            {
+                **record,
+                "content": content,
+                "metadata": metadata,
+                "bytes": len(content) + len(metadata),
+            },
+        )
+        _index(connection, record["id"], searchable(record["content"]))
+
+
+def searchable(content: Any) -> str:
+    """Everything in an episode's content that can be searched for: its strings and numbers."""
+    if isinstance(content, str):
+        return content
+    found: list[str] = []
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+        elif isinstance(value, str) or (
+            isinstance(value, int | float) and not isinstance(value, bool)
+        ):
+            found.append(str(value))
+    return "\n".join(found)
+
+
+def _matching(
+    connection: Connection, expression: str | None, order: str, limit: int
+) -> list[Episode]:
+    rows = connection.execute(
+        f"""SELECT {_QUALIFIED} FROM episode_text JOIN episodes AS e ON e.id = episode_text.rowid
+        WHERE episode_text MATCH ? ORDER BY {order} LIMIT ?""",  # noqa: S608  # one of two
+        (expression, limit),
+    )
+    return [Episode(*row) for row in rows]
+
+
+def _append(connection: Connection, draft: Draft, now: float) -> Episode:
+    session_id, type, content, metadata, text = draft
+    [id] = connection.execute(
+        """INSERT INTO episodes (session_id, type, content, metadata, bytes, created_at)
+        VALUES (?, ?, ?, ?, ?, ?) RETURNING id""",
+        (session_id, type, content, metadata, len(content) + len(metadata), now),
+    ).fetchone()
+    _index(connection, id, text)
+    return Episode(id, session_id, type, content, metadata, now)
+
+
+def _index(connection: Connection, id: int, text: str) -> None:
+    connection.execute("INSERT INTO episode_text (rowid, text) VALUES (?, ?)", (id, text))
+
+
+def _moment(connection: Connection) -> float:
+    # As it will be written out, so that a bound read from an episode includes that episode.
+    return round(connection.now, 6)

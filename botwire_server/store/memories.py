@@ -1,0 +1,266 @@
+"""Memories: texts that are found by meaning. Units of work for `Namespace`.
+
+Who stores the same again finds it merged (see `sameness`): metadata are united, the newer text
+stands, and what was replaced can be read in the history. Searching is in `search`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from botwire_server.store import vectors
+from botwire_server.store.driver import Connection
+from botwire_server.store.sameness import fingerprint
+from botwire_server.vector import Model, Vector
+
+
+class Draft(NamedTuple):
+    """A memory to be stored. `vectors` are of `model`, one for each chunk."""
+
+    content: str
+    metadata: dict[str, Any]
+    collection: str
+    session_id: str | None = None
+    model: Model | None = None
+    vectors: Sequence[Vector | None] = ()
+
+
+class Memory(NamedTuple):
+    """One memory. `metadata` is JSON; times are Unix seconds."""
+
+    id: str
+    content: str
+    metadata: bytes
+    collection: str
+    session_id: str | None
+    created_at: float
+    updated_at: float
+
+
+class Replaced(NamedTuple):
+    """What a merge replaced. `metadata` is JSON, the time is in Unix seconds."""
+
+    content: str
+    metadata: bytes
+    replaced_at: float
+
+
+_COLUMNS = "id, content, metadata, collection, session_id, created_at, updated_at"
+
+
+def put(connection: Connection, draft: Draft) -> tuple[Memory, bool]:
+    """Store a memory; True where it was merged with one that says the same."""
+    same = fingerprint(draft.collection, draft.session_id, draft.content)
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM memories WHERE same = ?",  # noqa: S608
+        (same,),
+    ).fetchone()
+    # As it will be written out, so that a bound read from a memory includes that memory.
+    now = round(connection.now, 6)
+    if row is not None:
+        return _merge(connection, row, draft, now), True
+    with_vectors = vectors.adopt(connection, draft.model)
+    metadata = _encoded(draft.metadata)
+    [id] = connection.execute(
+        """INSERT INTO memories
+            (collection, content, metadata, session_id, same, bytes, created_at, updated_at)
+        VALUES (?1, ?2, ?3, ?4, ?5, octet_length(?2) + octet_length(?3), ?6, ?6) RETURNING id""",
+        (draft.collection, draft.content, metadata, draft.session_id, same, now),
+    ).fetchone()
+    if with_vectors:
+        vectors.put(connection, id, draft.vectors)
+    row = (id, draft.content, metadata, draft.collection, draft.session_id, now, now)
+    return _memory(connection, row), False
+
+
+def put_all(connection: Connection, drafts: Sequence[Draft]) -> list[tuple[Memory, bool]]:
+    """Store memories in this order, all or none."""
+    return [put(connection, draft) for draft in drafts]
+
+
+def get(connection: Connection, id: int) -> Memory | None:
+    """The memory with this number."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM memories WHERE id = ?",  # noqa: S608
+        (id,),
+    ).fetchone()
+    return None if row is None else _memory(connection, row)
+
+
+def get_all(connection: Connection, ids: Sequence[int]) -> dict[int, Memory]:
+    """The memories with these numbers, as far as they are there."""
+    [found] = connection.execute(
+        """SELECT json_group_array(json_array(
+            id, content, metadata, collection, session_id, created_at, updated_at
+        )) FROM memories WHERE id IN (SELECT value FROM json_each(?))""",
+        (orjson.dumps(ids).decode(),),
+    ).fetchone()
+    return {row[0]: _memory(connection, row) for row in orjson.loads(found)}
+
+
+def delete(connection: Connection, id: int) -> bool:
+    """Remove a memory with its words, vectors and history; False when there was none."""
+    removed = connection.execute("DELETE FROM memories WHERE id = ? RETURNING id", (id,)).fetchone()
+    if removed is None:
+        return False
+    vectors.remove(connection, id)
+    connection.leftovers = True
+    return True
+
+
+def newest(connection: Connection, limit: int) -> list[Memory]:
+    """The memories that were stored last, newest first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM memories ORDER BY id DESC LIMIT ?",  # noqa: S608
+        (limit,),
+    )
+    return [_memory(connection, row) for row in rows]
+
+
+def history(connection: Connection, id: int) -> tuple[Memory, list[Replaced]] | None:
+    """A memory and what it replaced, oldest first."""
+    memory = get(connection, id)
+    if memory is None:
+        return None
+    rows = connection.execute(
+        """SELECT content, metadata, replaced_at FROM memory_history
+        WHERE memory_id = ? ORDER BY revision""",
+        (id,),
+    )
+    replaced = [Replaced(content, text.encode(), moment) for content, text, moment in rows]
+    return memory, replaced
+
+
+def uuid(namespace_id: str, id: int) -> str:
+    """A memory's id for the world: a UUID (version 8) with the namespace's id in it."""
+    tail = f"{0b10 << 62 | id:016x}"
+    return f"{namespace_id[:8]}-{namespace_id[8:12]}-8{namespace_id[12:]}-{tail[:4]}-{tail[4:]}"
+
+
+def from_uuid(text: str) -> tuple[str, int] | None:
+    """The namespace's id and the memory's number in it; None where it can be none of ours."""
+    digits = text.lower().replace("-", "")
+    if len(text) != 36 or len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
+        return None
+    tail = int(digits[16:], 16)
+    if digits[12] != "8" or tail >> 62 != 0b10:
+        return None
+    found = digits[:12] + digits[13:16], tail & ((1 << 62) - 1)
+    return found if uuid(*found) == text.lower() else None
+
+
+def _merge(connection: Connection, row: Sequence[Any], draft: Draft, now: float) -> Memory:
+    id, content, text, collection, session_id, created_at, _ = row
+    metadata = _encoded(united(orjson.loads(text), draft.metadata))
+    if (content, text) != (draft.content, metadata):
+        connection.execute(
+            """INSERT INTO memory_history (memory_id, revision, content, metadata, replaced_at)
+            SELECT ?1, 1 + coalesce(max(revision), 0), ?2, ?3, ?4
+            FROM memory_history WHERE memory_id = ?1""",
+            (id, content, text, now),
+        )
+        connection.execute(
+            "UPDATE memories SET bytes = bytes + octet_length(?) + octet_length(?) WHERE id = ?",
+            (draft.content, metadata, id),
+        )
+        connection.leftovers = True
+    if content != draft.content:
+        connection.execute("UPDATE memories SET content = ? WHERE id = ?", (draft.content, id))
+        if vectors.adopt(connection, draft.model):
+            vectors.remove(connection, id)
+            vectors.put(connection, id, draft.vectors)
+        else:  # those of the older text must not stand for the newer
+            vectors.remove(connection, id)
+    connection.execute(
+        "UPDATE memories SET metadata = ?, updated_at = ? WHERE id = ?", (metadata, now, id)
+    )
+    return _memory(
+        connection, (id, draft.content, metadata, collection, session_id, created_at, now)
+    )
+
+
+def united(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    """Both metadata; where they differ the newer stands, objects are united pair by pair."""
+    both = {**older, **newer}
+    for key in older.keys() & newer.keys():
+        if isinstance(older[key], dict) and isinstance(newer[key], dict):
+            both[key] = united(older[key], newer[key])
+    return both
+
+
+def dump(connection: Connection) -> Iterator[dict[str, Any]]:
+    """Every memory as a record, oldest first: with its history, its vectors and whose they are."""
+    model = vectors.recorded(connection).model
+    for row in connection.execute(f"SELECT {_COLUMNS} FROM memories ORDER BY id"):  # noqa: S608
+        id, content, text, collection, session_id, created_at, updated_at = row
+        held = vectors.held(connection, id)
+        yield {
+            "id": id,
+            "content": content,
+            "metadata": orjson.Fragment(text),
+            "collection": collection,
+            "session_id": session_id,
+            "created_at": created_at,
+            "updated_at": updated_at,
+            "history": [
+                {**replaced._asdict(), "metadata": orjson.Fragment(replaced.metadata)}
+                for replaced in (history(connection, id) or (None, []))[1]
+            ],
+            "model": list(model) if model and held else None,
+            "vectors": {str(number): base64.b64encode(vector).decode() for number, vector in held},
+        }
+
+
+def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
+    """Take in the records of `dump`, ids and all."""
+    for record in records:
+        model = None if record["model"] is None else Model(*record["model"])
+        with_vectors = vectors.adopt(connection, model)
+        past = [
+            (record["id"], number, one["content"], _encoded(one["metadata"]), one["replaced_at"])
+            for number, one in enumerate(record["history"], 1)
+        ]
+        metadata = _encoded(record["metadata"])
+        texts = [record["content"], metadata, *(text for one in past for text in one[2:4])]
+        connection.execute(
+            f"""INSERT INTO memories ({_COLUMNS}, same, bytes) VALUES (:id, :content, :text,
+            :collection, :session_id, :created_at, :updated_at, :same, :bytes)""",  # noqa: S608
+            {
+                **record,
+                "text": metadata,
+                "same": fingerprint(record["collection"], record["session_id"], record["content"]),
+                "bytes": sum(len(text.encode()) for text in texts),
+            },
+        )
+        connection.executemany("INSERT INTO memory_history VALUES (?, ?, ?, ?, ?)", past)
+        if with_vectors:
+            given = {int(number): text for number, text in record["vectors"].items()}
+            vectors.put(
+                connection,
+                record["id"],
+                [
+                    base64.b64decode(given[number]) if number in given else None
+                    for number in range(max(given, default=-1) + 1)
+                ],
+            )
+
+
+def _encoded(metadata: dict[str, Any]) -> str:
+    return orjson.dumps(metadata).decode()
+
+
+def _memory(connection: Connection, row: Sequence[Any]) -> Memory:
+    id, content, text, collection, session_id, created_at, updated_at = row
+    return Memory(
+        uuid(connection.namespace_id, id),
+        content,
+        text.encode(),
+        collection,
+        session_id,
+        created_at,
+        updated_at,
+    )

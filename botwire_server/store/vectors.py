@@ -1,0 +1,207 @@
+"""The vectors of a namespace: which model's they are, and which are nearest.
+
+A memory has one vector for each of its chunks. A search compares signs first (32 bytes a vector,
+all of them in one step) and then the vectors themselves, of the best. The signs are kept by
+sqlite-vec's vec0 and read in its own chunks: asking vec0 for the nearest costs four times as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from botwire_server.lazy import numpy as np
+from botwire_server.store.driver import Connection
+from botwire_server.store.migrations import vector_tables
+from botwire_server.vector import GIVEN, Model, Vector
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The number of the chunk has the lower bits of a vector's id.
+CHUNK_BITS = 12
+
+# How many of the nearest by sign are compared as they are: so many, or this part of all. Recall at
+# 10 stays above 0.99; see docs/retrieval.md.
+COMPARED = 400
+COMPARED_PART = 50
+# How many of those go on.
+NEAREST = 200
+# Chunks of a memory that are compared where it was found by its words.
+CHUNKS_COMPARED = 2
+
+_FAR = 65_535
+
+
+class Recorded(NamedTuple):
+    """Whose vectors a namespace holds. Not `complete`: some memory has none of this model."""
+
+    model: Model | None
+    complete: bool
+
+    def answers(self, model: Model | None) -> bool:
+        """Whether a search with a vector of `model` finds what it should."""
+        return model is not None and self.model == model and (self.complete or model.name == GIVEN)
+
+
+def recorded(connection: Connection) -> Recorded:
+    """Whose vectors these are."""
+    name, dimension, complete = connection.execute(
+        "SELECT name, dimension, complete FROM vector_model"
+    ).fetchone()
+    return Recorded(None if name is None else Model(name, dimension), bool(complete))
+
+
+def adopt(connection: Connection, model: Model | None) -> bool:
+    """Whether vectors of `model` may be stored here; a namespace without vectors takes any model.
+
+    Call it before the memory is stored. Where it says no, the memory goes without, and the
+    namespace waits for `reembed`.
+    """
+    present = recorded(connection)
+    if model is not None and present.model == model:
+        return True
+    [vectors, memories] = connection.execute("SELECT vectors, memories FROM totals").fetchone()
+    if model is None or vectors:
+        connection.execute("UPDATE vector_model SET complete = 0")
+        return False
+    begin(connection, model, complete=not memories)
+    return True
+
+
+def begin(connection: Connection, model: Model, *, complete: bool) -> None:
+    """Forget all vectors and take those of `model` from now on."""
+    present = recorded(connection).model
+    [vectors] = connection.execute("SELECT vectors FROM totals").fetchone()
+    if vectors or (present.dimension if present else 256) != model.dimension:
+        connection.execute("DROP TABLE memory_bits")
+        connection.execute("DROP TABLE vectors")
+        for statement in vector_tables(model.dimension):
+            connection.execute(statement)
+        connection.execute("UPDATE totals SET vectors = 0")
+        connection.leftovers = True
+    connection.execute(
+        "UPDATE vector_model SET name = ?, dimension = ?, complete = ?", (*model, complete)
+    )
+
+
+def put(connection: Connection, memory_id: int, vectors: Iterable[Vector | None]) -> None:
+    """Store the vectors of a memory that has none."""
+    for number, vector in enumerate(vectors):
+        if vector is not None:
+            id = memory_id << CHUNK_BITS | number
+            connection.execute("INSERT INTO vectors (id, embedding) VALUES (?, ?)", (id, vector))
+            padded = vector + bytes(-len(vector) % 32)
+            connection.execute(
+                "INSERT INTO memory_bits (rowid, bits) VALUES (?, vec_quantize_binary(?))",
+                (id, padded),
+            )
+
+
+def remove(connection: Connection, memory_id: int) -> None:
+    """Remove the vectors of a memory."""
+    first = memory_id << CHUNK_BITS
+    removed = connection.execute(
+        "DELETE FROM vectors WHERE id BETWEEN ? AND ? RETURNING id",
+        (first, first | (1 << CHUNK_BITS) - 1),
+    ).fetchall()
+    connection.executemany("DELETE FROM memory_bits WHERE rowid = ?", removed)
+
+
+def held(connection: Connection, memory_id: int) -> list[tuple[int, Vector]]:
+    """The vectors of a memory, with the numbers of their chunks."""
+    first = memory_id << CHUNK_BITS
+    return connection.execute(
+        "SELECT id - ?1, embedding FROM vectors WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
+        (first, first | (1 << CHUNK_BITS) - 1),
+    ).fetchall()
+
+
+class Surroundings:
+    """How far all vectors are from one, by their signs."""
+
+    def __init__(self, connection: Connection, query: Vector) -> None:
+        self._connection = connection
+        self._query = np.frombuffer(query, dtype=np.float32)
+        self._ids, self._far = _distances(connection, self._query)
+
+    def nearest(self, among: NDArray[np.int64] | None, *, limit: int = NEAREST) -> dict[int, float]:
+        """The cosines of the nearest memories, of those `among` if given."""
+        ids, far = self._ids, self._far
+        if among is not None:
+            inside = np.isin(ids >> CHUNK_BITS, among)
+            ids, far = ids[inside], far[inside]
+        chosen = ids
+        count = max(COMPARED, len(ids) // COMPARED_PART)
+        while count < len(ids):
+            chosen = ids[np.argpartition(far, count)[:count]]
+            # A long memory must not keep the others out with its many chunks.
+            if len(np.unique(chosen >> CHUNK_BITS)) >= limit:
+                break
+            chosen = ids
+            count *= 2
+        return self._cosines(chosen, limit)
+
+    def cosines(self, memories: Collection[int]) -> dict[int, float]:
+        """The cosines of these memories; those without a vector are left out."""
+        if not memories or not len(self._ids):
+            return {}
+        inside = np.isin(self._ids >> CHUNK_BITS, np.fromiter(memories, np.int64, len(memories)))
+        ids, far = self._ids[inside], self._far[inside]
+        if len(ids) > len(memories):  # some have several chunks: the best of each
+            order = np.lexsort((far, ids >> CHUNK_BITS))
+            ids = ids[order]
+            starts = np.searchsorted(ids >> CHUNK_BITS, ids >> CHUNK_BITS)
+            ids = ids[np.arange(len(ids)) - starts < CHUNKS_COMPARED]
+        return self._cosines(ids, len(memories))
+
+    def _cosines(self, ids: NDArray[np.int64], limit: int) -> dict[int, float]:
+        """The cosines of the memories of these vectors, the best `limit` of them."""
+        found, vectors = self._connection.execute(
+            """SELECT json_group_array(id), CAST(group_concat(embedding, '') AS BLOB)
+            FROM vectors WHERE id IN (SELECT value FROM json_each(?))""",
+            (orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY).decode(),),
+        ).fetchone()
+        if not vectors:
+            return {}
+        cosines = np.frombuffer(vectors, np.float32).reshape(-1, len(self._query)) @ self._query
+        order = np.argsort(-cosines, kind="stable")
+        memories = np.array(orjson.loads(found), np.int64)[order] >> CHUNK_BITS
+        _, first = np.unique(memories, return_index=True)
+        best = np.sort(first)[:limit]
+        return dict(zip(memories[best].tolist(), cosines[order][best].tolist(), strict=True))
+
+
+def _distances(
+    connection: Connection, query: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.uint16]]:
+    """The ids of all vectors, and in how many signs each differs from `query`.
+
+    SQLite puts vec0's chunks together, so that each table is one row for us: every further row
+    would have to win the interpreter's lock back.
+    """
+    ids, valid = _joined(connection, "SELECT rowids, validity FROM memory_bits_chunks")
+    [bits] = _joined(connection, "SELECT vectors FROM memory_bits_vector_chunks00")
+    if not ids:
+        return np.empty(0, np.int64), np.empty(0, np.uint16)
+    rowids = np.frombuffer(ids, np.int64)
+    signs = np.packbits(np.pad(query > 0, (0, -len(query) % 8)), bitorder="little")
+    stored = np.frombuffer(bits, np.uint8).reshape(len(rowids), len(signs))
+    if len(signs) % 8 == 0:
+        differing = np.bitwise_count(stored.view(np.uint64) ^ signs.view(np.uint64))
+    else:
+        differing = np.bitwise_count(stored ^ signs)
+    far = differing.sum(axis=1, dtype=np.uint16)
+    used = np.unpackbits(np.frombuffer(valid, np.uint8), axis=None, bitorder="little").astype(bool)
+    return (rowids, far) if used.all() else (rowids[used], far[used])
+
+
+def _joined(connection: Connection, select: str) -> Sequence[Any]:
+    columns = select.removeprefix("SELECT ").partition(" FROM ")[0].split(", ")
+    joined = ", ".join(f"CAST(group_concat({column}, '') AS BLOB)" for column in columns)
+    row: Sequence[Any] = connection.execute(
+        f"SELECT {joined} FROM ({select} ORDER BY _rowid_)"  # noqa: S608  # two constants
+    ).fetchone()
+    return row

@@ -1,0 +1,112 @@
+"""From a request's body to a memory that can be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.requests import Request
+
+from botwire_server.embedding import Embedder
+from botwire_server.errors import Invalid
+from botwire_server.store import chunks
+from botwire_server.store.memories import Draft
+from botwire_server.store.tenant import Tenant
+from botwire_server.vector import GIVEN, Model, Vector, from_numbers
+from botwire_server.web.mnemora.fields import (
+    Fields,
+    mapping,
+    numbered,
+    optional_session_id,
+    text,
+)
+
+DEFAULT_COLLECTION = "default"
+LONGEST_COLLECTION = 128
+
+
+async def draft(request: Request, fields: Fields) -> Draft:
+    """A memory of a body. Its text is embedded, if it brings no vector of its own."""
+    [made] = await _embedded(request, [_draft(request, fields)])
+    return made
+
+
+async def drafts(request: Request, items: Sequence[Fields]) -> list[Draft]:
+    """Memories of the items of a batch."""
+    made = []
+    for number, item in enumerate(items):
+        try:
+            made.append(_draft(request, item))
+        except Invalid as error:
+            raise numbered(number, error) from None
+    return await _embedded(request, made)
+
+
+def collection(fields: Fields) -> str | None:
+    """The `collection`, which the contract calls `namespace`; None where it is missing."""
+    given = {
+        name: fields[name] for name in ("namespace", "collection") if fields.get(name) is not None
+    }
+    for name, value in given.items():
+        if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_COLLECTION:
+            raise Invalid(
+                f"{name} must be a string of 1 to {LONGEST_COLLECTION} characters.",
+                where=("body", name),
+            )
+    values = set(given.values())
+    if len(values) > 1:
+        raise Invalid(
+            "namespace and collection are two words for one thing; give one of them.",
+            where=("body", "namespace"),
+        )
+    return values.pop() if values else None
+
+
+def own_embedding(request: Request, fields: Fields) -> tuple[Model, Vector] | None:
+    """The `embedding` that a body brings, and whose it is taken for; None where it is missing."""
+    numbers = fields.get("embedding")
+    if numbers is None:
+        return None
+    embedder: Embedder = request.scope["embedder"]
+    model = embedder.model
+    try:
+        vector = from_numbers(numbers)
+        if model is not None and len(numbers) != model.dimension:
+            raise ValueError(f"must have {model.dimension} numbers; this one has {len(numbers)}")
+    except ValueError as error:
+        raise Invalid(f"embedding {error.args[0]}.", where=("body", "embedding")) from None
+    name = GIVEN if model is None else model.name
+    return Model(name, len(numbers)), vector
+
+
+def _draft(request: Request, fields: Fields) -> Draft:
+    own = own_embedding(request, fields)
+    return Draft(
+        content=text(fields, "content"),
+        metadata=mapping(fields, "metadata"),
+        collection=collection(fields) or DEFAULT_COLLECTION,
+        session_id=optional_session_id(fields),
+        model=None if own is None else own[0],
+        vectors=() if own is None else (own[1],),
+    )
+
+
+async def _embedded(request: Request, drafts: list[Draft]) -> list[Draft]:
+    """The drafts with their vectors; chunks of all of them are embedded together."""
+    embedder: Embedder = request.scope["embedder"]
+    pieces: list[list[str]] = [
+        [] if made.vectors else chunks.split(made.content) for made in drafts
+    ]
+    texts = [piece for some in pieces for piece in some]
+    if not texts:
+        return drafts
+    tenant: Tenant = request.scope["tenant"]
+    await tenant.require_room_for_vectors(len(texts))
+    embedded = await embedder.embed(texts)
+    if embedded is None:
+        return drafts
+    tenant.count_embeddings(len(texts))
+    vectors = iter(embedded.vectors)
+    return [
+        made._replace(model=embedded.model, vectors=[next(vectors) for _ in some]) if some else made
+        for made, some in zip(drafts, pieces, strict=True)
+    ]

@@ -1,0 +1,85 @@
+"""What every /v1 answer is wrapped in, and how this dialect says no.
+
+A success is `{"data", "meta": {"request_id", "latency_ms"}}`, a refusal is
+`{"error": {"code", "message"}, "meta": {"request_id"}}`; the client breaks on any other shape.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from botwire_server.errors import (
+    Conflict,
+    Forbidden,
+    Internal,
+    Invalid,
+    InvalidJson,
+    Misdirected,
+    NotFound,
+    QuotaExceeded,
+    Refusal,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from botwire_server.web.body import Json
+from botwire_server.web.dialect import STATUS, headers_of, of_class
+
+
+class Unroutable(Invalid):
+    """The body has the shape of no kind of memory."""
+
+
+# The contract knows no other codes: the status says the rest.
+CODES: Mapping[type[Refusal], str] = {
+    Invalid: "VALIDATION_ERROR",
+    InvalidJson: "INVALID_JSON",
+    Unroutable: "UNROUTABLE_PAYLOAD",
+    Unauthorized: "UNAUTHORIZED",
+    Forbidden: "FORBIDDEN",
+    Misdirected: "FORBIDDEN",
+    NotFound: "NOT_FOUND",
+    Conflict: "VERSION_CONFLICT",
+    TooLarge: "PAYLOAD_TOO_LARGE",
+    QuotaExceeded: "RATE_LIMITED",
+    Unavailable: "INTERNAL_ERROR",
+    Internal: "INTERNAL_ERROR",
+    Refusal: "VALIDATION_ERROR",
+}
+
+
+def success(
+    request: Request, data: Any, status: int = 200, *, meta: Mapping[str, Any] | None = None
+) -> Json:
+    """Wrap `data`; it may hold `orjson.Fragment`s. `meta` is added to the answer's own."""
+    latency = (time.perf_counter() - request.scope["started"]) * 1000
+    own = {"request_id": request.scope["request_id"], "latency_ms": round(latency, 2)}
+    return Json({"data": data, "meta": own if meta is None else {**own, **meta}}, status)
+
+
+def refuse(error: Refusal, request_id: str) -> Response:
+    """The answer for a refusal."""
+    return Json(
+        {
+            "error": {"code": of_class(error, CODES), "message": error.message},
+            "meta": {"request_id": request_id},
+        },
+        of_class(error, STATUS),
+        headers_of(error),
+    )
+
+
+def iso(seconds: float) -> str:
+    """Unix seconds as 2026-11-20T10:46:51.123456+00:00."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+
+
+def iso_or_none(seconds: float | None) -> str | None:
+    """`iso`, and None for None."""
+    return None if seconds is None else iso(seconds)

@@ -1,0 +1,81 @@
+"""Records as the client reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from botwire_server.store.episodes import Episode, searchable
+from botwire_server.store.memories import Memory, Replaced
+from botwire_server.store.states import State
+from botwire_server.web.mnemora.envelope import iso, iso_or_none
+
+
+def state_record(agent_id: str, state: State) -> dict[str, Any]:
+    """A state."""
+    return {
+        "agent_id": agent_id,
+        "session_id": state.session_id,
+        "data": orjson.Fragment(state.data),
+        "version": state.version,
+        "created_at": iso(state.created_at),
+        "updated_at": iso(state.updated_at),
+        "expires_at": iso_or_none(state.expires_at),
+    }
+
+
+def memory_record(
+    agent_id: str, memory: Memory, *, score: float | None = None, deduplicated: bool = False
+) -> dict[str, Any]:
+    """A memory. `namespace` is the contract's word for its collection."""
+    return {
+        "id": memory.id,
+        "agent_id": agent_id,
+        "content": memory.content,
+        "namespace": memory.collection,
+        "session_id": memory.session_id,
+        "metadata": orjson.Fragment(memory.metadata),
+        "similarity_score": score,
+        "created_at": iso(memory.created_at),
+        "updated_at": iso(memory.updated_at),
+        "deduplicated": deduplicated,
+    }
+
+
+def replaced_record(replaced: Replaced) -> dict[str, Any]:
+    """What a merge replaced."""
+    return {
+        "content": replaced.content,
+        "metadata": orjson.Fragment(replaced.metadata),
+        "replaced_at": iso(replaced.replaced_at),
+    }
+
+
+def episode_record(agent_id: str, episode: Episode) -> dict[str, Any]:
+    """An episode."""
+    return {
+        "id": episode_id(episode),
+        "agent_id": agent_id,
+        "session_id": episode.session_id,
+        "type": episode.type,
+        "content": orjson.Fragment(episode.content),
+        "metadata": orjson.Fragment(episode.metadata),
+        "timestamp": iso(episode.created_at),
+    }
+
+
+def episode_id(episode: Episode) -> str:
+    """An id that sorts by time and order, and differs also between agents."""
+    return f"{int(episode.created_at * 1e6):014x}-{episode.id:08x}"
+
+
+def readable(content: Any) -> str:
+    """An episode's content in one line, for people: what was said, where it is a message."""
+    text = content
+    if isinstance(content, dict):
+        data = content.get("data")
+        message = data if isinstance(data, dict) else content
+        said = (message.get(name) for name in ("content", "text", "message"))
+        text = next((part for part in said if isinstance(part, str)), None) or searchable(content)
+    return " ".join(text.split())

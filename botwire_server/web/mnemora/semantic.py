@@ -1,0 +1,223 @@
+"""/v1/memory/semantic: texts that are found by meaning."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from botwire_server.errors import Invalid, NotFound
+from botwire_server.store import memories, ranking
+from botwire_server.store import search as searching
+from botwire_server.store.memories import Memory
+from botwire_server.store.ranking import Hit
+from botwire_server.store.search import Query
+from botwire_server.store.tenant import NamespaceRef, Tenant
+from botwire_server.web.dialect import Resource
+from botwire_server.web.mnemora.drafts import draft, drafts
+from botwire_server.web.mnemora.envelope import success
+from botwire_server.web.mnemora.fields import (
+    Fields,
+    agent_id,
+    items,
+    numbered,
+    read_fields,
+    refuse_query,
+)
+from botwire_server.web.mnemora.paths import namespace
+from botwire_server.web.mnemora.queries import DEFAULT_THRESHOLD, DEFAULT_TOP_K, meta_of, query_of
+from botwire_server.web.mnemora.records import memory_record, replaced_record
+
+# Agents searched at the same time.
+SIDE_BY_SIDE = 16
+
+
+def resources() -> list[Resource]:
+    """The resources."""
+    return [
+        Resource("/v1/memory/semantic", POST=_post),
+        Resource("/v1/memory/semantic/batch", POST=_post_batch),
+        Resource("/v1/memory/semantic/search", POST=_search),
+        Resource("/v1/memory/semantic/{memory_id}/history", GET=_history),
+        Resource("/v1/memory/semantic/{memory_id}", GET=_get, DELETE=_delete),
+    ]
+
+
+async def store(request: Request, agent_id: str, fields: Fields) -> tuple[dict[str, Any], int]:
+    """Store a memory: its record, and 201, or 200 where it was merged."""
+    made = await draft(request, fields)
+    memory, merged = await namespace(request, agent_id).write(memories.put, made)
+    return memory_record(agent_id, memory, deduplicated=merged), 200 if merged else 201
+
+
+async def search(
+    request: Request,
+    query: str,
+    *,
+    agent_id: str | None,
+    top_k: int = DEFAULT_TOP_K,
+    threshold: float = DEFAULT_THRESHOLD,
+    fields: Fields | None = None,
+) -> list[dict[str, Any]]:
+    """The records nearest to `query`, best first; of all agents where none is named.
+
+    `fields` may say more, as in the body of a search.
+    """
+    more = {**(fields or {}), "query": query, "top_k": top_k, "threshold": threshold}
+    found, _ = await find(request, await query_of(request, more), agent_id)
+    return found
+
+
+async def find(
+    request: Request, query: Query, agent_id: str | None, *, explain: bool = False
+) -> tuple[list[dict[str, Any]], bool]:
+    """The records that a query finds, best first, and whether vectors could be asked."""
+    if agent_id is not None:
+        answer = await namespace(request, agent_id).read(searching.find, query)
+        hits = [_hit(agent_id, memory, hit, explain) for hit, memory in answer.hits]
+        return hits, answer.by_vector
+    return await _find_everywhere(request, query, explain)
+
+
+async def newest(request: Request, agent_id: str, limit: int) -> list[dict[str, Any]]:
+    """The newest records of an agent."""
+    found = await namespace(request, agent_id).read(memories.newest, limit)
+    return [memory_record(agent_id, memory) for memory in found]
+
+
+async def _post(request: Request) -> Response:
+    refuse_query(request)
+    fields = await read_fields(request)
+    record, status = await store(request, agent_id(fields), fields)
+    return success(request, record, status)
+
+
+async def _post_batch(request: Request) -> Response:
+    refuse_query(request)
+    given = items(await read_fields(request))
+    agents = set()
+    for number, item in enumerate(given):
+        try:
+            agents.add(agent_id(item))
+        except Invalid as error:
+            raise numbered(number, error) from None
+    if len(agents) > 1:
+        raise Invalid(
+            "items must all have the same agent_id; send one batch for each agent.",
+            where=("body", "items", "agent_id"),
+        )
+    [agent] = agents
+    stored = await namespace(request, agent).write(memories.put_all, await drafts(request, given))
+    answer = [memory_record(agent, memory, deduplicated=merged) for memory, merged in stored]
+    return success(request, {"items": answer, "count": len(answer)}, 201)
+
+
+async def _search(request: Request) -> Response:
+    refuse_query(request)
+    fields = await read_fields(request)
+    agent = None if fields.get("agent_id") is None else agent_id(fields)
+    query = await query_of(request, fields)
+    found, by_vector = await find(request, query, agent, explain=fields.get("explain") is True)
+    return success(
+        request,
+        {"results": found, "count": len(found)},
+        meta=meta_of(request, query, by_vector=by_vector),
+    )
+
+
+async def _get(request: Request) -> Response:
+    here, id = _located(request)
+    memory = await here.read(memories.get, id)
+    if memory is None:
+        raise _missing()
+    return success(request, memory_record(here.name, memory))
+
+
+async def _delete(request: Request) -> Response:
+    refuse_query(request)
+    here, id = _located(request)
+    if not await here.delete(memories.delete, id):
+        raise _missing()
+    return Response(status_code=204)
+
+
+async def _history(request: Request) -> Response:
+    here, id = _located(request)
+    found = await here.read(memories.history, id)
+    if found is None:
+        raise _missing()
+    memory, replaced = found
+    return success(
+        request,
+        {
+            "id": memory.id,
+            "current": memory_record(here.name, memory),
+            "history": [replaced_record(one) for one in replaced],
+            "count": len(replaced),
+        },
+    )
+
+
+async def _find_everywhere(
+    request: Request, query: Query, explain: bool
+) -> tuple[list[dict[str, Any]], bool]:
+    tenant: Tenant = request.scope["tenant"]
+    agents = await tenant.namespaces_with("memories")
+    found: list[ranking.Found] = []
+    for start in range(0, len(agents), SIDE_BY_SIDE):
+        some = agents[start : start + SIDE_BY_SIDE]
+        found += await asyncio.gather(
+            *(tenant.namespace(name).read(searching.gather, query) for name in some)
+        )
+    hits = await asyncio.to_thread(
+        ranking.rank,
+        found,
+        mode=query.mode,
+        context=query.context,
+        threshold=query.threshold,
+        limit=query.limit,
+    )
+    wanted: dict[int, list[int]] = {}
+    for hit in hits:
+        wanted.setdefault(hit.place, []).append(hit.memory)
+    fetched = await asyncio.gather(
+        *(
+            tenant.namespace(agents[place]).read(memories.get_all, ids)
+            for place, ids in wanted.items()
+        )
+    )
+    there = dict(zip(wanted, fetched, strict=True))
+    records = [
+        _hit(agents[hit.place], there[hit.place][hit.memory], hit, explain)
+        for hit in hits
+        if hit.memory in there[hit.place]
+    ]
+    return records, all(one.by_vector for one in found)
+
+
+def _hit(agent: str, memory: Memory, hit: Hit, explain: bool) -> dict[str, Any]:
+    record = memory_record(agent, memory, score=hit.score)
+    if explain:
+        record["explanation"] = {
+            "vector": hit.vector,
+            "keyword": hit.keyword,
+            "combined": hit.combined,
+            "score": hit.score,
+        }
+    return record
+
+
+def _located(request: Request) -> tuple[NamespaceRef, int]:
+    """The namespace that a memory's id names, and its number there. Raises `NotFound`."""
+    tenant: Tenant = request.scope["tenant"]
+    found = memories.from_uuid(request.path_params["memory_id"])
+    name = None if found is None else tenant.namespace_name(found[0])
+    if found is None or name is None:
+        raise _missing()
+    return tenant.namespace(name), found[1]
+
+
+def _missing() -> NotFound:
+    return NotFound("There is no memory with this id.")

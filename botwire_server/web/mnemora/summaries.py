@@ -1,0 +1,69 @@
+"""POST /v1/memory/episodic/{agent_id}/summarize: the last episodes in few words.
+
+The summary is stored as a memory that says how it was made, and of what.
+"""
+
+from __future__ import annotations
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from botwire_server.errors import NotFound
+from botwire_server.store import episodes
+from botwire_server.summarizer import Summarizer
+from botwire_server.web.dialect import Resource
+from botwire_server.web.mnemora import semantic
+from botwire_server.web.mnemora.envelope import iso, success
+from botwire_server.web.mnemora.fields import agent_id, read_fields, refuse_query, whole
+from botwire_server.web.mnemora.paths import namespace
+from botwire_server.web.mnemora.records import episode_id, readable
+
+MOST_EPISODES = 500
+
+
+def resources(*, summarizer: Summarizer) -> list[Resource]:
+    """The one resource."""
+
+    async def summarize(request: Request) -> Response:
+        return await _summarize(request, summarizer)
+
+    return [Resource("/v1/memory/episodic/{agent_id:path}/summarize", POST=summarize)]
+
+
+async def _summarize(request: Request, summarizer: Summarizer) -> Response:
+    agent = agent_id(request.path_params, where="path")
+    refuse_query(request)
+    fields = await read_fields(request)
+    wanted = whole(fields, "num_episodes", least=1, most=MOST_EPISODES) or 50
+    most_words = whole(fields, "target_length", least=50, most=5_000) or 500
+    found = await namespace(request, agent).read(episodes.last, wanted)
+    texts = [readable(orjson.loads(episode.content)) for episode in found]
+    if not any(texts):
+        raise NotFound("This agent has no episodes that could be summarised.")
+    summary = await summarizer.summarize(texts, most_words=most_words)
+    time_range = {"from": iso(found[0].created_at), "to": iso(found[-1].created_at)}
+    memory, _ = await semantic.store(
+        request,
+        agent,
+        {
+            "content": summary.text,
+            "metadata": {
+                "source": "episodic_summary",
+                "method": summarizer.method,
+                "episode_ids": [episode_id(found[position]) for position in summary.sources],
+                "episode_count": len(found),
+                "time_range": time_range,
+            },
+        },
+    )
+    return success(
+        request,
+        {
+            "summary": summary.text,
+            "episode_count": len(found),
+            "semantic_memory_id": memory["id"],
+            "time_range": time_range,
+            "method": summarizer.method,
+        },
+    )

@@ -1,0 +1,162 @@
+"""/v1/memory: all kinds of memory of an agent at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from botwire_server.store import episodes, states
+from botwire_server.store.episodes import Episode
+from botwire_server.store.namespace import Totals, totals
+from botwire_server.store.tenant import Tenant
+from botwire_server.web.body import number, read_body
+from botwire_server.web.dialect import Resource
+from botwire_server.web.mnemora import episodic, semantic, state
+from botwire_server.web.mnemora.envelope import Unroutable, success
+from botwire_server.web.mnemora.fields import (
+    DEFAULT_SESSION,
+    agent_id,
+    object_of,
+    read_fields,
+    refuse_longer,
+    refuse_query,
+    text,
+    whole,
+)
+from botwire_server.web.mnemora.paths import namespace
+from botwire_server.web.mnemora.records import episode_record, state_record
+
+SHOWN_MEMORIES = 5
+SHOWN_EPISODES = 10
+DEFAULT_TOP_K = 10
+LARGEST_TOP_K = 100
+DEFAULT_THRESHOLD = 0.1
+# Agents searched at the same time.
+SIDE_BY_SIDE = 8
+
+
+def resources() -> list[Resource]:
+    """The resources."""
+    return [
+        Resource("/v1/memory", POST=_post),
+        Resource("/v1/memory/search", POST=_search),
+        Resource("/v1/memory/{agent_id:path}", GET=_overview, DELETE=_purge),
+    ]
+
+
+async def _post(request: Request) -> Response:
+    refuse_query(request)
+    body = await read_body(request)
+    fields = object_of(body)
+    given = {name for name, value in fields.items() if value is not None}
+    if {"data", "session_id"} <= given:
+        refuse_longer(body, state.LARGEST_BODY)
+        stored = await state.store(request, fields)
+        return success(request, {**stored, "memory_type": "state"}, 201)
+    if {"content", "type"} <= given:
+        stored = await episodic.store(request, fields)
+        return success(request, {**stored, "memory_type": "episodic"}, 201)
+    if isinstance(fields.get("content"), str):
+        stored, status = await semantic.store(request, agent_id(fields), fields)
+        return success(request, {**stored, "memory_type": "semantic"}, status)
+    raise Unroutable(
+        "The body must hold data and session_id (a state), content and type (an episode), or a "
+        "string as content alone (a memory).",
+        where=("body",),
+    )
+
+
+async def _search(request: Request) -> Response:
+    refuse_query(request)
+    fields = await read_fields(request)
+    query = text(fields, "query")
+    agent = None if fields.get("agent_id") is None else agent_id(fields)
+    top_k = whole(fields, "top_k", least=1, most=LARGEST_TOP_K) or DEFAULT_TOP_K
+    threshold = number(fields, "threshold", least=0, most=1)
+    meant = await semantic.search(
+        request,
+        query,
+        agent_id=agent,
+        top_k=top_k,
+        threshold=DEFAULT_THRESHOLD if threshold is None else threshold,
+    )
+    said = await _said(request, query, agent, top_k)
+    # Together top_k, of which the episodes that were found keep half.
+    shown = min(len(said), max(top_k // 2, top_k - len(meant)))
+    results: list[dict[str, Any]] = [
+        {**memory, "memory_type": "semantic"} for memory in meant[: top_k - shown]
+    ]
+    results += [
+        {
+            **episode_record(name, episode),
+            "similarity_score": None,
+            "relevance": "text_match",
+            "memory_type": "episodic",
+        }
+        for name, episode in said[:shown]
+    ]
+    return success(request, {"results": results, "count": len(results)})
+
+
+async def _said(
+    request: Request, query: str, agent: str | None, limit: int
+) -> list[tuple[str, Episode]]:
+    """The episodes that match `query`, newest first, with their agents."""
+    tenant: Tenant = request.scope["tenant"]
+    agents = [agent] if agent is not None else await tenant.namespaces_with_episodes()
+    found: list[tuple[str, Episode]] = []
+    for start in range(0, len(agents), SIDE_BY_SIDE):
+        some = agents[start : start + SIDE_BY_SIDE]
+        answers: Sequence[list[Episode]] = await asyncio.gather(
+            *(tenant.namespace(name).read(episodes.search, query, limit=limit) for name in some)
+        )
+        for name, matches in zip(some, answers, strict=True):
+            found += [(name, episode) for episode in matches]
+    found.sort(key=lambda pair: (pair[1].created_at, pair[1].id), reverse=True)
+    return found[:limit]
+
+
+async def _overview(request: Request) -> Response:
+    agent = agent_id(request.path_params, where="path")
+    here = namespace(request, agent)
+    present, state_count = await here.read(states.latest, DEFAULT_SESSION)
+    shown = await here.read(episodes.last, SHOWN_EPISODES)
+    held = await here.read(totals)
+    return success(
+        request,
+        {
+            "agent_id": agent,
+            "state": None if present is None else state_record(agent, present),
+            "semantic": await semantic.newest(request, agent, SHOWN_MEMORIES),
+            "episodic": [episode_record(agent, episode) for episode in shown],
+            "summary": {
+                "state_exists": present is not None,
+                "state_count": state_count,
+                "semantic_count": held.memories,
+                "episodic_count": held.episodes,
+            },
+        },
+    )
+
+
+async def _purge(request: Request) -> Response:
+    agent = agent_id(request.path_params, where="path")
+    refuse_query(request)
+    held = await namespace(request, agent).purge() or Totals()
+    return success(
+        request,
+        {
+            "agent_id": agent,
+            "deleted": {
+                "state": held.states,
+                "semantic": held.memories,
+                "episodic": held.episodes,
+                "s3_objects": 0,
+                "entries": held.entries,
+            },
+        },
+    )

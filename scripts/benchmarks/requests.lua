@@ -1,0 +1,36 @@
+-- wrk's side of scripts/benchmarks/wrk.py. Arguments: method, namespaces, keys, bytes of a value;
+-- the method BARE asks for "/" only. Requests are made ahead, so that all cost wrk the same.
+
+local requests = {}
+local count = 0
+
+function init(args)
+    local method, namespaces, keys, bytes = args[1], tonumber(args[2]), tonumber(args[3]), args[4]
+    if method == "BARE" then
+        requests[1] = wrk.format("GET", "/")
+        return
+    end
+    local body
+    if method == "PUT" then
+        wrk.headers["Content-Type"] = "application/json"
+        body = '{"value":"' .. string.rep("v", tonumber(bytes)) .. '"}'
+    end
+    for n = 0, namespaces * keys - 1 do
+        local path = "/memory/ns" .. (n % namespaces) .. "/k" .. math.floor(n / namespaces)
+        requests[#requests + 1] = wrk.format(method, path, nil, body)
+    end
+end
+
+function request()
+    count = count + 1
+    return requests[count % #requests + 1]
+end
+
+function done(summary, latency)
+    local errors = summary.errors
+    io.write(string.format(
+        'RESULT {"requests": %d, "seconds": %f, "p50_ms": %f, "p99_ms": %f, "errors": %d}\n',
+        summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3,
+        latency:percentile(99) / 1e3,
+        errors.status + errors.connect + errors.read + errors.write + errors.timeout))
+end

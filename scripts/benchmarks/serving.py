@@ -1,0 +1,73 @@
+"""Requests a second, beside what a handler that does nothing reaches in the same minute."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.figures import Figure, Setup
+from benchmarks.wrk import Load, Slice, Turns
+from harness.server import ServerProcess
+
+MANY = 100
+
+
+def measure(setup: Setup) -> Iterator[Figure]:
+    """GET, PUT on one namespace and PUT over a hundred; what the request log costs."""
+    quiet = ServerProcess(setup.scratch / "quiet")
+    logging = ServerProcess(setup.scratch / "logging", log_level="info", log=setup.scratch / "log")
+    with _bare() as bare, quiet, logging:
+        quiet.wait_until_ready()
+        logging.wait_until_ready()
+        loads = {
+            "bare": Load(bare, "BARE"),
+            "GET": Load(quiet.port, "GET"),
+            "GET, logged": Load(logging.port, "GET"),
+            "PUT": Load(quiet.port, "PUT"),
+            "PUT over 100": Load(quiet.port, "PUT", namespaces=MANY),
+        }
+        setup.say("warming up")
+        Slice.of(Load(logging.port, "PUT"), 1)
+        for name in ("PUT", "PUT over 100", "GET", "GET, logged", "bare"):
+            Slice.of(loads[name], 2)
+        setup.say(f"{setup.rounds} rounds of {', '.join(loads)}")
+        turns = Turns(loads, rounds=setup.rounds, seconds=setup.seconds)
+
+    yield Figure("bare Starlette handler", turns.median("bare").per_second, "requests/s")
+    for name, key, least in (
+        ("GET", "GET", 35),
+        ("PUT, one namespace", "PUT", 22),
+        ("PUT, 100 namespaces", "PUT over 100", 8),
+    ):
+        turn = turns.median(key)
+        note = f"{turn.per_second:,.0f} requests/s, p50 {turn.p50_ms:.2f} ms"
+        yield Figure(f"{name}, of bare", turns.ratio(key, "bare"), "%", least=least, note=note)
+        most = None if key == "GET" else 20
+        yield Figure(f"{name}, p99", turn.p99_ms, "ms", most=most)
+    cost = 100 - turns.ratio("GET, logged", "GET")
+    yield Figure("request log, cost to GET", cost, "%", most=15)
+
+
+@contextmanager
+def _bare() -> Iterator[int]:
+    """The bare handler; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    script = Path(__file__).with_name("bare.py")
+    process = subprocess.Popen([sys.executable, str(script), str(port)])
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()

@@ -12,39 +12,28 @@ from serving import Server, environment
 from tenancy import cli_json, make_tenant, planted
 
 TESTS = Path(__file__).parent
-FILES = ("test_client.py", "test_contract.py", "test_extensions.py")
-# The first two put a key of their own into the URL; the last takes long and is about one tenant.
+FILES = ("test_client.py", "test_contract.py")
+# They put a key of their own into the URL.
 LEFT_OUT = (
     "test_client.py::test_botwire_url_alone_points_the_client_here[http://KEY@{host}]",
     "test_client.py::test_botwire_url_alone_points_the_client_here[http://x:KEY@{host}/]",
-    "test_extensions.py::test_of_two_racing_writers_exactly_one_wins",
 )
 
 
-def run_at_once(server: Server, directory: Path, *selected: str) -> dict[str, tuple[int, str]]:
-    """The tests of the client by two tenants at the same time: exit code and what was said."""
-    processes = {}
-    for name in ("acme", "globex"):
-        key = make_tenant(server.data, name)
-        url = server.url.replace("http://", f"http://{key}@")
-        arguments = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-        arguments += ["-W", "error", "--basetemp", str(directory / f"pytest-{name}")]
-        arguments += [f"--deselect=tests/{test}" for test in LEFT_OUT]
-        processes[name] = subprocess.Popen(
-            [*arguments, *selected, *FILES],
-            cwd=TESTS,
-            env=environment(
-                TEST_SERVER_URL=url,
-                BOTWIRE_URL=url,
-                PYTHONPATH=os.pathsep.join([str(TESTS.parent), str(TESTS)]),
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    return {
-        name: (process.wait(300), process.communicate()[0]) for name, process in processes.items()
-    }
+def start_tests(
+    *arguments: str, root: Path = TESTS.parent, **variables: str
+) -> subprocess.Popen[str]:
+    """Run tests against the package in `root`, in a process of their own."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    path = os.pathsep.join([str(root), str(TESTS)])
+    return subprocess.Popen(
+        command,
+        cwd=TESTS,
+        env=environment(PYTHONPATH=path, **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def namespaces(server: Server, tenant: str) -> dict[str, int]:
@@ -54,8 +43,20 @@ def namespaces(server: Server, tenant: str) -> dict[str, int]:
 
 def test_two_tenants_run_the_tests_of_the_client_at_once(make_server, tmp_path):
     server = make_server()
-    for name, (code, said) in run_at_once(server, tmp_path).items():
-        assert code == 0, f"{name}: {said}"
+    running = {}
+    for name in ("acme", "globex"):
+        key = make_tenant(server.data, name)
+        url = server.url.replace("http://", f"http://{key}@")
+        running[name] = start_tests(
+            f"--basetemp={tmp_path / f'pytest-{name}'}",
+            *(f"--deselect=tests/{test}" for test in LEFT_OUT),
+            *FILES,
+            TEST_SERVER_URL=url,
+            BOTWIRE_URL=url,
+        )
+    for name, process in running.items():
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, f"{name}: {said}"
         assert "passed" in said
     # The same names, except those that the tests draw at random.
     of_acme, of_globex = (
@@ -83,11 +84,50 @@ FAULTS = {
         "else TenantRow(*row[10:])",
         "else self.__dict__.setdefault('first', TenantRow(*row[10:]))",
     ),
+    "a body may name the tenant": (
+        "web/botwire.py",
+        "        value = self._value(fields)\n",
+        "        value = self._value(fields)\n"
+        "        tenant = request.scope['tenant']\n"
+        "        named = tenant._directory.registry.tenant(str(fields.get('tenant')))\n"
+        "        tenant._row = named or tenant._row\n",
+    ),
+    "an operator's key reaches data": (
+        "web/auth.py",
+        "            if row is None:\n                raise Forbidden(",
+        "            if row is None:\n                row = self._registry.tenant('acme')\n"
+        "            if row is None:\n                raise Forbidden(",
+    ),
+    "a revoked key works": (
+        "store/registry.py",
+        "return self.revoked_at is None and (",
+        "return (",
+    ),
+    "a scope is not asked for": (
+        "store/tenant.py",
+        '        self._require("purge")\n',
+        "",
+    ),
 }
 
 
+def test_the_table_of_routes_notices_every_planted_fault(tmp_path):
+    """Or else its refusals would prove nothing."""
+    running = {
+        fault: start_tests(
+            *("-x", "-q", f"--basetemp={tmp_path / f'pytest-{number}'}", "test_access.py"),
+            root=planted(tmp_path / f"planted-{number}", *FAULTS[fault]),
+        )
+        for number, fault in enumerate(FAULTS)
+    }
+    for fault, process in running.items():
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 1, f"{fault}: {said}"
+        assert "FAILED" in said
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_it_notices_when_they_are_not_apart(make_server, tmp_path, fault):
-    server = make_server(root=planted(tmp_path / "planted", *FAULTS[fault]))
-    ran = run_at_once(server, tmp_path, "-x", "-k", "every_kind_of_key")
-    assert 1 in [code for code, _ in ran.values()], ran
+def test_planted_faults_fit(fault):
+    file, code, _ = FAULTS[fault]
+    source = (TESTS.parent / "botwire_server" / file).read_text()
+    assert source.count(code) == 1, "the fault does not fit any more: write it anew"

@@ -1,4 +1,5 @@
--- wrk's side of scripts/benchmarks/wrk.py. Arguments: method, namespaces, keys, bytes of a value;
+-- wrk's side of scripts/benchmarks/wrk.py. Arguments: method, namespaces, keys, bytes of a value,
+-- and an API key where one is needed;
 -- the method BARE asks for "/" only. Requests are made ahead, so that all cost wrk the same.
 
 local requests = {}
@@ -9,6 +10,9 @@ function init(args)
     if method == "BARE" then
         requests[1] = wrk.format("GET", "/")
         return
+    end
+    if args[5] then
+        wrk.headers["Authorization"] = "Bearer " .. args[5]
     end
     local body
     if method == "PUT" then

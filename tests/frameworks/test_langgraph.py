@@ -11,7 +11,6 @@ from typing import Any, TypedDict
 
 import pytest
 from conftest import Server
-from conftest import Server
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage

@@ -58,7 +58,9 @@ def _tells(word: str, *, first: bool) -> bool:
     small = word.lower()
     if small not in _STOP:
         return True
-    return not first and word[0].isupper() and small[0] != "i" and "'" not in word
+    if first or "'" in word or not word[0].isupper():
+        return False
+    return len(word) > 1 if word.isupper() else small[0] != "i"
 
 
 def quoted(term: str) -> str:

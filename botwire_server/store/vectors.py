@@ -108,6 +108,15 @@ def remove(connection: Connection, memory_id: int) -> None:
     connection.executemany("DELETE FROM memory_bits WHERE rowid = ?", removed)
 
 
+def replace(connection: Connection, memory_id: int, vectors: Sequence[Vector | None]) -> None:
+    """Store the vectors of a memory instead of those it has."""
+    if dict(held(connection, memory_id)) != {
+        number: vector for number, vector in enumerate(vectors) if vector is not None
+    }:
+        remove(connection, memory_id)
+        put(connection, memory_id, vectors)
+
+
 def held(connection: Connection, memory_id: int) -> list[tuple[int, Vector]]:
     """The vectors of a memory, with the numbers of their chunks."""
     first = memory_id << CHUNK_BITS

@@ -30,8 +30,9 @@ import orjson
 from botwire_server.errors import Invalid, Unavailable
 from botwire_server.logs import timestamp
 from botwire_server.store import driver, entries, episodes, memories, states
+from botwire_server.store.archived import check_record
 from botwire_server.store.driver import Connection, sqlite3
-from botwire_server.store.manifest import FORMAT, VERSION, check_manifest, check_record, damaged
+from botwire_server.store.manifest import FORMAT, VERSION, check_manifest, damaged
 from botwire_server.store.migrations import (
     NAMESPACE,
     migrate,
@@ -162,7 +163,7 @@ def check(file: Path, progress: Progress) -> Record:
             with archive.open(member["path"]) as lines:
                 for line in _lines(lines):
                     digest.update(line)
-                    check_record(orjson.loads(line))
+                    check_record(member["kind"], orjson.loads(line))
                     records += 1
                     done += 1
                     if done % PROGRESS_EVERY == 0:

@@ -69,20 +69,17 @@ async def _reembed(
     async with opened(data_dir, tiers_file) as (_, registry):
         asked_at = await registry.change(chores.ask, chores.REEMBED, tenant)
         here = asyncio.create_task(_do_here(data_dir, setting, key))
-        try:
-            while True:
-                states = await registry.query(chores.states, chores.REEMBED, asked_at)
-                bar.show(sum(each.done for each in states), sum(each.total for each in states))
-                if all(each.outcome is not None for each in states):
-                    break
-                if here.done():
-                    here.result()
-                    here = asyncio.create_task(_do_here(data_dir, setting, key))
-                await asyncio.sleep(POLL_SECONDS)
-        finally:
-            bar.close()
-            here.cancel()
-            await asyncio.gather(here, return_exceptions=True)
+        while True:
+            states = await registry.query(chores.states, chores.REEMBED, asked_at)
+            bar.show(sum(each.done for each in states), sum(each.total for each in states))
+            if all(each.outcome is not None for each in states):
+                break
+            if here.done():
+                here.result()
+                here = asyncio.create_task(_do_here(data_dir, setting, key))
+            await asyncio.sleep(POLL_SECONDS)
+        bar.close()
+        await here  # not cancelled: it may be closing the data directory
     return [
         {
             "tenant": each.tenant,
@@ -101,7 +98,7 @@ async def _do_here(data_dir: Path, setting: str, key: str | None) -> None:
             data_dir, durability="full", clock=time.time, most_open=MOST_OPEN
         )
     except Unusable:
-        await asyncio.sleep(1)
+        await asyncio.sleep(POLL_SECONDS)
         return
     try:
         made = embedder(setting, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 import zipfile
+from array import array
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +27,8 @@ import pytest
 from serving import FakeClock, InProcess, command, namespace_files
 from tenancy import Keyed, bearer, cli, cli_json, files_with, make_tenant, operator_of, shown
 
-from botwire_server.store import archive, staging
+from botwire_server.errors import Damaged
+from botwire_server.store import archive, archived, staging
 from botwire_server.store.directory import DataDirectory
 
 VALUES = [
@@ -56,6 +59,36 @@ def clock():
     return FakeClock()
 
 
+def remember(client, clock):
+    """Store states, memories and episodes of two agents; the ids of the memories."""
+    ids = []
+    for agent in ("support-1", "Grüße 世界"):
+        said = {"agent_id": agent}
+        for session, more in [("s", {}), ("user:42/ü", {"ttl_hours": 5})]:
+            for number in range(3):
+                clock.advance(1)
+                made = {**said, "session_id": session, **more}
+                state = {"n": [number, 2.5, None], "ü": {"": "x"}}
+                assert client.post("/v1/state", json={**made, "data": state}).status_code == 201
+                for content in (f"It rained {number} times.", {"text": f"hail {number}", "n": 1.5}):
+                    episode = {**said, "session_id": session, "type": "observation"}
+                    answer = client.post(
+                        "/v1/memory/episodic", json={**episode, "content": content}
+                    )
+                    assert answer.status_code == 201
+        texts = ["Ada likes tea.", "Bob drinks coffee: 世界 🙂.", "Invoice 1043 for $500."]
+        # The last is said again, and merged.
+        for number, text in enumerate([*texts, "A long text. " * 300, texts[0]]):
+            clock.advance(1)
+            memory = {**said, "content": text, "metadata": {"n": number, "tag": ["a", {"b": None}]}}
+            if number == 1:
+                memory["namespace"] = "drinks"
+            answer = client.post("/v1/memory/semantic", json=memory)
+            assert answer.status_code == (200 if number == 4 else 201), answer.text
+            ids.append(answer.json()["data"]["id"])
+    return ids
+
+
 @pytest.fixture(scope="module")
 def office(tmp_path_factory, clock):
     """A server where tenant acme stores all kinds of values."""
@@ -72,6 +105,7 @@ def office(tmp_path_factory, clock):
                 assert client.put(path, json={"value": value, **more}).status_code == 200
             client.put(f"/memory/{quoted(namespace)}/k/2 ü", json={"value": "overwritten"})
             client.delete(f"/memory/{quoted(namespace)}/k/3 ü")
+        office.memories = remember(client, clock)
         client.put("/memory/empty/k", json={"value": "v"})
         client.delete("/memory/empty/k")
         yield office
@@ -102,6 +136,36 @@ def exported(office, tmp_path_factory):
     return file
 
 
+def remembered(client, ids):
+    """Everything of states, memories and episodes, as it is answered."""
+    found = []
+    for agent in ("support-1", "Grüße 世界"):
+        for path in (
+            f"/v1/state/{quoted(agent)}/sessions",
+            f"/v1/state/{quoted(agent)}?session_id=s",
+            f"/v1/state/{quoted(agent)}?session_id=user:42/ü",
+            f"/v1/memory/episodic/{quoted(agent)}",
+            f"/v1/memory/episodic/{quoted(agent)}/sessions/s",
+            f"/v1/memory/{quoted(agent)}",
+        ):
+            found.append(shown(client.get(path)))
+        for body in (
+            {"query": "Who likes tea?"},
+            {"query": "Invoice 1043", "mode": "keyword"},
+            {"query": "hot drinks", "mode": "vector", "top_k": 3},
+            {"query": "coffee", "namespace": "drinks", "metadata_filter": {"n": 1}},
+        ):
+            path = "/v1/memory/semantic/search"
+            found.append(shown(client.post(path, json={**body, "agent_id": agent})))
+        path = "/v1/memory/search"
+        found.append(shown(client.post(path, json={"query": "hail", "agent_id": agent})))
+    for id in ids:
+        found.append(shown(client.get(f"/v1/memory/semantic/{id}")))
+        found.append(shown(client.get(f"/v1/memory/semantic/{id}/history")))
+    assert {status for status, _, _ in found} == {200}
+    return found
+
+
 def import_(data, file, name=None):
     return operator_of(
         data,
@@ -120,12 +184,13 @@ def test_the_same_answers_elsewhere(office, exported, tmp_path, clock):
     names = [row["namespace"] for row in operator_of(data, lambda it: it.list_namespaces("acme"))]
     assert "empty" in names and "Grüße 世界" in names
     expected = answers(office.client(office.acme), names)
-    assert len(expected) > 80
+    expected += remembered(office.client(office.acme), office.memories)
+    assert len(expected) > 120
     with (
         InProcess(data, clock=clock) as server,
         httpx.Client(base_url=server.url, headers=bearer(key)) as client,
     ):
-        assert answers(client, names) == expected
+        assert answers(client, names) + remembered(client, office.memories) == expected
         # It goes on like any other: newest first, and nothing is overwritten by a revision used.
         client.put("/memory/support-1/new", json={"value": "v"})
         assert client.get("/memory/support-1").json()["keys"][0] == "new"
@@ -181,8 +246,9 @@ def test_what_an_archive_looks_like(exported):
                 lines = file.read(member["path"])
                 assert hashlib.sha256(lines).hexdigest() == member["sha256"]
                 assert len(lines.splitlines()) >= member["records"] == lines.count(b"\n")
+                fields = set(archived.FIELDS[member["kind"]])
                 for line in lines.split(b"\n")[:-1]:
-                    assert {"key", "value", "created_at"} <= set(json.loads(line))
+                    assert fields == set(json.loads(line)) - {"bytes"}
         seal = file.comment
     content = exported.read_bytes()
     assert content.endswith(seal)
@@ -341,8 +407,6 @@ HOSTILE = {
     "an empty key": with_record(key=""),
     "a key that is too long": with_record(key="x" * 513),
     "a key with a control character": with_record(key="a\u0000b"),
-    "bytes below nothing": with_record(bytes=-1_000_000),
-    "bytes that are text": with_record(bytes="many"),
     "a revision below nothing": with_record(revision=-5),
     "a revision without end": with_record(revision=2**62),
     "a revision twice": with_record(revision=2),
@@ -356,6 +420,62 @@ HOSTILE = {
 def test_a_hostile_archive_is_refused_in_a_sentence(exported, target, tmp_path, what):
     forged(exported, tmp_path / "forged.zip", HOSTILE[what])
     refused(tmp_path / "forged.zip", target)
+
+
+# Of each kind, what the server would never have stored.
+NEVER = {
+    "entries": {"revision": [0, 1.5, True], "expires_at": [-1, "soon"], "key": [5, "a\x00"]},
+    "states": {
+        "session_id": ["", "x" * 257, None, 5, "a\nb"],
+        "data": [None, [], "x"],
+        "version": [0, -1, 1.5, "1", None],
+        "created_at": [None, "x", 1e300],
+        "expires_at": ["x", -5],
+    },
+    "memories": {
+        "id": [0, -1, 2**60, "1", 1.0, None],
+        "content": ["", None, 5, ["x"]],
+        "metadata": [None, [], "x"],
+        "collection": ["", None, 5, "x" * 129],
+        "session_id": ["", 5, "x" * 257],
+        "history": [None, {}, [5], [{"content": "x"}], [{"content": 5, "metadata": {}}]],
+        "model": [5, "x", [], ["x"], ["x", 0], ["x", 10**9], ["x", "256"], [5, 256], None],
+        "vectors": [
+            *(None, [], {"0": 5}, {"0": ""}, {"0": "AAAA"}, {"0": "!"}, {"x": "AAAA"}),
+            {"0": base64.b64encode(array("f", [float("nan")] * 256)).decode()},
+            {"0": base64.b64encode(array("f", [float("inf")] * 256)).decode()},
+            {"0": base64.b64encode(bytes(1024)).decode()},
+            {"4096": base64.b64encode(array("f", [1.0] * 256)).decode()},
+            {"-1": base64.b64encode(array("f", [1.0] * 256)).decode()},
+            {"1" * 30: base64.b64encode(array("f", [1.0] * 256)).decode()},
+        ],
+    },
+    "episodes": {
+        "id": [0, None, "x", 2**60],
+        "session_id": ["", None, 5],
+        "type": ["", None, 5],
+        "content": [None, 5, []],
+        "metadata": [None, []],
+        "created_at": [None, 1e300],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", NEVER)
+def test_records_that_the_server_would_never_have_written(exported, kind):
+    with zipfile.ZipFile(exported) as file:
+        path = next(name for name in file.namelist() if kind in name and file.read(name))
+        records = [json.loads(line) for line in file.read(path).split(b"\n")[:-1]]
+    for record in records:
+        archived.check_record(kind, record)
+    record = records[0]
+    for field, values in NEVER[kind].items():
+        for value in values:
+            with pytest.raises(Damaged):
+                archived.check_record(kind, {**record, field: value})
+    for field in archived.FIELDS[kind]:
+        with pytest.raises(Damaged):
+            archived.check_record(kind, {name: record[name] for name in record if name != field})
 
 
 def test_a_forged_archive_without_a_fault_is_taken(exported, tmp_path):
@@ -642,4 +762,5 @@ def test_a_namespace_whose_file_is_missing_stops_the_export(tmp_path):
 
 def test_every_kind_of_record_has_a_round_trip():
     """Whoever adds a kind adds it to these tests."""
+    assert set(archive.KINDS) == set(archived.FIELDS)
     assert set(archive.KINDS) == {"entries", "states", "memories", "episodes"}

@@ -13,8 +13,8 @@ from botwire_server.tiers import BUILT_IN
 from botwire_server.web import admin
 
 DOCS = Path(__file__).parents[1] / "docs" / "operating.md"
-# Described elsewhere: what is no operator's business.
-ELSEWHERE = {"serve"}
+# Described elsewhere: what is about no tenant.
+ELSEWHERE = {"serve", "reembed"}
 
 
 def commands(group: click.Group, path: str = "botwire-server") -> list[str]:

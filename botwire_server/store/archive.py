@@ -30,8 +30,9 @@ import orjson
 from botwire_server.errors import Invalid, Unavailable
 from botwire_server.logs import timestamp
 from botwire_server.store import driver, entries, episodes, memories, states
+from botwire_server.store.archived import check_record
 from botwire_server.store.driver import Connection, sqlite3
-from botwire_server.store.manifest import FORMAT, VERSION, check_manifest, check_record, damaged
+from botwire_server.store.manifest import FORMAT, VERSION, check_manifest, damaged
 from botwire_server.store.migrations import (
     NAMESPACE,
     migrate,
@@ -39,7 +40,7 @@ from botwire_server.store.migrations import (
     template,
     write_new,
 )
-from botwire_server.store.namespace import Totals, count
+from botwire_server.store.namespace import Outlook, Totals, count
 from botwire_server.store.pool import DRAFT
 from botwire_server.store.registry import NamespaceRow, TenantRow, file_of
 
@@ -76,7 +77,7 @@ class Built(NamedTuple):
     file: str
     created_at: float
     totals: Totals
-    sweep_at: float | None
+    outlook: Outlook
 
 
 def write(
@@ -162,7 +163,7 @@ def check(file: Path, progress: Progress) -> Record:
             with archive.open(member["path"]) as lines:
                 for line in _lines(lines):
                     digest.update(line)
-                    check_record(orjson.loads(line))
+                    check_record(member["kind"], orjson.loads(line))
                     records += 1
                     done += 1
                     if done % PROGRESS_EVERY == 0:
@@ -198,12 +199,12 @@ def build(
         for namespace in manifest["namespaces"]:
             id = new_id(namespace["id"])
             relative = file_of(tenant_id, namespace["name"], id)
-            totals, sweep_at = _build_file(
+            totals, outlook = _build_file(
                 staging / Path(relative).name, fresh, archive, namespace["members"]
             )
             done += sum(member["records"] for member in namespace["members"])
             progress(done, expected)
-            yield Built(id, namespace["name"], relative, namespace["created_at"], totals, sweep_at)
+            yield Built(id, namespace["name"], relative, namespace["created_at"], totals, outlook)
     sync_directory(staging)
     tenants = data_dir / "tenants"
     tenants.mkdir(exist_ok=True, mode=0o700)
@@ -266,7 +267,7 @@ def _snapshot(path: Path) -> Iterator[Connection | None]:
 
 def _build_file(
     path: Path, fresh: bytes, archive: zipfile.ZipFile, members: list[Record]
-) -> tuple[Totals, float | None]:
+) -> tuple[Totals, Outlook]:
     write_new(path, fresh)
     connection = driver.connect(path)
     try:

@@ -190,7 +190,7 @@ class DataDirectory:
                 return
             try:
                 await self.registry.note(
-                    [(id, held.totals, held.sweep_at) for id, held in changed.items()]
+                    [(id, held.totals, held.outlook) for id, held in changed.items()]
                 )
             except Refusal:
                 self._changed = changed | self._changed

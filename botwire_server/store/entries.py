@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import orjson
 
 from botwire_server.errors import Conflict
-from botwire_server.store import names
 from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
 
@@ -171,7 +170,6 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     encoded = orjson.dumps(value)
     return {
         **record,
-        "key": names.check(record["key"], "key", longest=names.LONGEST_KEY),
         "value": encoded,
         "bytes": size_of(value, encoded),
     }

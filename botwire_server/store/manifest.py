@@ -1,4 +1,4 @@
-"""What a tenant's archive says of itself, and what its records must look like.
+"""What a tenant's archive says of itself.
 
 An archive may come from anybody: nothing in it is believed before it was looked at here.
 """
@@ -47,17 +47,14 @@ def check_manifest(manifest: Any, *, kinds: Collection[str]) -> Record:
     return dict(manifest)
 
 
-def check_record(record: Any) -> None:
-    """Refuse a record whose times or counts are none: every kind has some of these fields."""
-    _require(isinstance(record, dict), "a record is no object")
-    for name, value in record.items():
-        if name.endswith("_at"):
-            fits = value is None or _is_moment(value)
-        elif name in ("bytes", "revision", "version"):
-            fits = _is_count(value)
-        else:
-            continue
-        _require(fits, f"a record has an impossible {name}")
+def is_moment(value: Any) -> bool:
+    """Whether this is a time in Unix seconds that can be shown."""
+    return type(value) in (int, float) and 0 <= value < END_OF_TIME
+
+
+def is_count(value: Any) -> bool:
+    """Whether this is a whole number that nothing makes overflow."""
+    return type(value) is int and 0 <= value < LARGEST
 
 
 def _check_namespace(namespace: Any, kinds: Collection[str]) -> None:
@@ -66,7 +63,7 @@ def _check_namespace(namespace: Any, kinds: Collection[str]) -> None:
         and isinstance(namespace.get("name"), str)
         and isinstance(namespace.get("id"), str)
         and is_id(namespace["id"])
-        and _is_moment(namespace.get("created_at"))
+        and is_moment(namespace.get("created_at"))
         and isinstance(namespace.get("members"), list),
         "its manifest describes a namespace wrongly",
     )
@@ -79,7 +76,7 @@ def _check_namespace(namespace: Any, kinds: Collection[str]) -> None:
             isinstance(member, dict)
             and isinstance(member.get("path"), str)
             and isinstance(member.get("sha256"), str)
-            and _is_count(member.get("records")),
+            and is_count(member.get("records")),
             "its manifest describes a member wrongly",
         )
         _require(member.get("kind") in kinds, "it holds records of an unknown kind")
@@ -87,14 +84,6 @@ def _check_namespace(namespace: Any, kinds: Collection[str]) -> None:
 
 def _require_unique(values: list[str]) -> None:
     _require(len(values) == len(set(values)), "its manifest says something twice")
-
-
-def _is_moment(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < END_OF_TIME
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < LARGEST
 
 
 def _require(holds: bool, why: str) -> None:

@@ -238,6 +238,7 @@ _TENANTS = (
         file TEXT NOT NULL,
         created_at REAL NOT NULL,
         sweep_at REAL,
+        model TEXT,
         entries INTEGER NOT NULL DEFAULT 0,
         states INTEGER NOT NULL DEFAULT 0,
         memories INTEGER NOT NULL DEFAULT 0,

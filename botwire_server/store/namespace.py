@@ -37,6 +37,17 @@ class Totals(NamedTuple):
     sessions: int = 0
 
 
+class Outlook(NamedTuple):
+    """What the registry is told beside the totals.
+
+    `sweep_at` is when something next expires, in Unix seconds; `model` is whose vectors all
+    memories have, None where some have none.
+    """
+
+    sweep_at: float | None = None
+    model: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a tenant may do; 0 is no limit. Keys count towards the bytes of a namespace."""
@@ -49,13 +60,13 @@ class Limits:
 
 
 class Namespace(Database):
-    """An open namespace. `totals` and `sweep_at` are those of the last committed batch."""
+    """An open namespace. `totals` and `outlook` are those of the last committed batch."""
 
     schema = NAMESPACE
     totals = Totals()
     # When something next expires, Unix seconds.
     sweep_at: float | None = None
-    # Told, on the loop, the totals before when they or sweep_at may have moved.
+    # Told, on the loop, the totals before when they or the outlook may have moved.
     on_change: Callable[[Totals], None] | None = None
 
     @classmethod
@@ -64,7 +75,7 @@ class Namespace(Database):
     ) -> Self:
         """Open an existing namespace file, or raise `Damaged`."""
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
-        namespace.totals, namespace.sweep_at = await namespace.read(count)
+        namespace.totals, namespace.outlook = await namespace.read(count)
         return namespace
 
     def identify(self, id: str) -> None:
@@ -93,7 +104,7 @@ class Namespace(Database):
         """Run a unit that only removes: always allowed, never counted."""
         return await self.transact(unit, *args, **kwargs)
 
-    _observed: tuple[Totals, float | None] | None = None
+    _observed: tuple[Totals, Outlook] | None = None
 
     # Written to since the WAL was last cut.
     grown = False
@@ -116,7 +127,7 @@ class Namespace(Database):
         """Let the new totals be known."""
         if self._observed is not None:
             before = self.totals
-            self.totals, self.sweep_at = self._observed
+            self.totals, self.outlook = self._observed
             self._observed = None
             if self.on_change is not None:
                 self.on_change(before)
@@ -128,17 +139,19 @@ def totals(connection: Connection) -> Totals:
     return count(connection)[0]
 
 
-def count(connection: Connection) -> tuple[Totals, float | None]:
-    """What a file holds, and when something in it next expires."""
+def count(connection: Connection) -> tuple[Totals, Outlook]:
+    """What a file holds, and what the registry has to know of it."""
     row = connection.execute(
         """SELECT entries, states, memories, episodes, vectors, bytes, sessions,
+            (SELECT name FROM vector_model WHERE complete),
             (SELECT min(expires_at) FROM entries WHERE expires_at IS NOT NULL),
             (SELECT min(expires_at) FROM states WHERE expires_at IS NOT NULL)
         FROM totals"""
     ).fetchone()
     held = Totals(*row[: len(Totals._fields)])
-    due = [moment for moment in row[len(held) :] if moment is not None]
-    return held, min(due, default=None)
+    model, *moments = row[len(held) :]
+    due = [moment for moment in moments if moment is not None]
+    return held, Outlook(min(due, default=None), model)
 
 
 def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T:

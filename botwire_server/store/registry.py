@@ -24,7 +24,7 @@ from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.keys import NewKey
 from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
-from botwire_server.store.namespace import Totals
+from botwire_server.store.namespace import Outlook, Totals
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -192,6 +192,13 @@ class Registry:
         )
         return [NamespaceRow(*row) for row in rows]
 
+    def waiting(self, model: str) -> int:
+        """How many namespaces hold memories without vectors of this model."""
+        [count] = self._one(
+            "SELECT count(*) FROM namespaces WHERE memories > 0 AND model IS NOT ?", model
+        )
+        return int(count)
+
     def files(self) -> set[str]:
         """Every file the registry knows, relative to the data directory."""
         return {
@@ -242,8 +249,8 @@ class Registry:
         """
         return await self.change(_add_namespace, tenant_id, name, id, file, most)
 
-    async def note(self, totals: Iterable[tuple[str, Totals, float | None]]) -> None:
-        """Record what namespaces hold and when they next need a sweep."""
+    async def note(self, totals: Iterable[tuple[str, Totals, Outlook]]) -> None:
+        """Record what namespaces hold, and their outlook."""
         await self.change(_note, list(totals))
 
     async def change(
@@ -387,9 +394,9 @@ def _add_namespace(
     return NamespaceRow(*row)
 
 
-def _note(connection: Connection, totals: list[tuple[str, Totals, float | None]]) -> None:
+def _note(connection: Connection, totals: list[tuple[str, Totals, Outlook]]) -> None:
     columns = ", ".join(f"{name} = ?" for name in Totals._fields)
     connection.executemany(
-        f"UPDATE namespaces SET {columns}, sweep_at = ? WHERE id = ?",  # noqa: S608
-        [(*held, sweep_at, namespace_id) for namespace_id, held, sweep_at in totals],
+        f"UPDATE namespaces SET {columns}, sweep_at = ?, model = ? WHERE id = ?",  # noqa: S608
+        [(*held, *outlook, namespace_id) for namespace_id, held, outlook in totals],
     )

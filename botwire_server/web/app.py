@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
@@ -18,9 +19,9 @@ from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
-from botwire_server import tiers
+from botwire_server import __version__, tiers
 from botwire_server.config import Config
-from botwire_server.embedding import embedder
+from botwire_server.embedding import NONE, embedder
 from botwire_server.errors import Internal, Invalid, NotFound, Refusal, Unusable
 from botwire_server.logs import describe
 from botwire_server.store import chores, reembedding
@@ -105,12 +106,27 @@ class App:
             settle=directory.settle,
         )
 
+    def _health(self) -> dict[str, Any]:
+        """What every dialect says of this server to whoever asks.
+
+        Namespaces that wait for `reembed` are searched by keywords until it is through.
+        """
+        model = self._embedder.name
+        waiting = 0 if model == NONE else self.directory.registry.waiting(model)
+        return {
+            "status": "ok",
+            "version": __version__,
+            "embedder": model,
+            "namespaces_to_reembed": waiting,
+        }
+
     async def _admit(self, scope: Scope, header: Mapping[bytes, bytes]) -> None:
         """Let in who may come in, before any route is looked at: `tenant` or `operator`."""
         path = scope["path"]
         dialect = self._dialect(path)
         if path in dialect.public:
             self._door.admit_anybody(scope["headers"], header)
+            scope["health"] = self._health
         elif dialect.operator:
             scope["operator"] = self._door.admit_operator(scope["headers"], header)
         else:

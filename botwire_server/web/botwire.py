@@ -14,7 +14,6 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from botwire_server import __version__
 from botwire_server.errors import Conflict, Invalid, MethodNotAllowed, NotFound, Refusal
 from botwire_server.store import entries, names
 from botwire_server.store.entries import Condition, Entry
@@ -158,7 +157,7 @@ class _Handlers:
         )
 
     async def health(self, request: Request) -> Response:
-        return Json({"status": "ok", "version": __version__})
+        return Json(request.scope["health"]())
 
     def refuse(self, error: Refusal, request_id: str) -> Response:
         """`{"detail": "<sentence>"}`; a wrong body is a 422 list in the hosted service."""

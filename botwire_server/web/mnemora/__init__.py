@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from botwire_server import __version__
 from botwire_server.summarizer import Summarizer
 from botwire_server.web.dialect import Dialect, Resource
 from botwire_server.web.mnemora import episodic, semantic, state, summaries, unified, usage
@@ -45,8 +44,7 @@ async def _health(request: Request) -> Response:
     return success(
         request,
         {
-            "status": "ok",
-            "version": __version__,
+            **request.scope["health"](),
             "timestamp": datetime.now(UTC).isoformat(timespec="microseconds"),
         },
     )

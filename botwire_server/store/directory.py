@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # How often a purge tries to cut the registry's WAL in a row; each try waits for readers to end.
 ERASE_ATTEMPTS = 20
 ERASE_PAUSE = 0.05
+LOCK_PAUSE = 0.05
 
 
 class Lock:
@@ -80,15 +81,21 @@ class DataDirectory:
 
     @classmethod
     async def open(
-        cls, path: Path, *, durability: Durability, clock: Clock, most_open: int
+        cls,
+        path: Path,
+        *,
+        durability: Durability,
+        clock: Clock,
+        most_open: int,
+        patience: float = 0.0,
     ) -> Self:
-        """Lock the directory (made if missing), open its registry, finish what a crash left."""
+        """Lock the directory (made if missing), open its registry, finish what a crash left.
+
+        `patience` is for how many seconds a lock that somebody else holds is waited for.
+        """
         require_driver()
         make_directory(path)
-        try:
-            lock = Lock(path)
-        except OSError as error:
-            raise _unusable(path, error) from error
+        lock = await _locked(path, patience)
         try:
             registry = await Registry.open(path, durability=durability, clock=clock)
             self = cls(path, lock, registry)
@@ -301,6 +308,20 @@ class DataDirectory:
             except Refusal as error:
                 log.error("namespace %s: %s", row.id, error.message)
         await self.note_changes()
+
+
+async def _locked(path: Path, patience: float) -> Lock:
+    attempts = 1 + round(patience / LOCK_PAUSE)
+    while True:
+        attempts -= 1
+        try:
+            return Lock(path)
+        except Unusable:
+            if not attempts:
+                raise
+        except OSError as error:
+            raise _unusable(path, error) from error
+        await asyncio.sleep(LOCK_PAUSE)
 
 
 def _unusable(path: Path, error: OSError) -> Unusable:

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 # What nginx writes for a client that went away; nobody reads this answer.
 CLIENT_GONE = 499
+# A command may hold the data directory for a moment while a server starts.
+LOCK_SECONDS = 2.0
 
 
 def create_app(
@@ -195,6 +197,7 @@ class App:
             durability=config.durability,
             clock=self._clock,
             most_open=config.open_namespaces or capacity(),
+            patience=LOCK_SECONDS,
         )
         try:
             self._door = Door(directory, config)

@@ -21,7 +21,7 @@ TENANT_FIELDS = {
         "memories",
         "sessions",
     ),
-    *("episodes", "vectors", "bytes"),
+    *("episodes", "vectors", "bytes", "sessions"),
 }
 KEY_FIELDS = {
     *("id", "tenant", "operator", "label", "scopes", "namespace", "created_at", "last_used_at"),

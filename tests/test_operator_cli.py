@@ -22,7 +22,7 @@ RECEIPT = {
         "memories",
         "sessions",
     ),
-    *("episodes", "vectors", "bytes", "started_at", "finished_at", "actor"),
+    *("episodes", "vectors", "bytes", "sessions", "started_at", "finished_at", "actor"),
 }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from botwire_server.endpoint import Endpoint, EndpointSpec
-from botwire_server.words import words
+from botwire_server.store.terms import is_stop_word
 
 EXTRACTIVE = "extractive"
 
@@ -21,6 +22,8 @@ TOO_SIMILAR = 0.8
 BESIDE_THE_POINT = 0.4
 # Characters given to a model; the newest are kept.
 LONGEST_INPUT = 100_000
+
+_WORD = re.compile(r"[^\W_]+")
 
 _INSTRUCTION = (
     "Summarise the following events of an AI agent's session in at most {words} words. Keep "
@@ -134,7 +137,7 @@ def extract(texts: Sequence[str], *, most_words: int) -> Summary:
 
 
 def _vectors(texts: Sequence[str]) -> list[Vector]:
-    counts = [Counter(words(text)[:WORDS_JUDGED]) for text in texts]
+    counts = [Counter(_words(text)[:WORDS_JUDGED]) for text in texts]
     containing = Counter(word for count in counts for word in count)
     return [
         _unit(
@@ -145,6 +148,11 @@ def _vectors(texts: Sequence[str]) -> list[Vector]:
         )
         for count in counts
     ]
+
+
+def _words(text: str) -> list[str]:
+    found = [word.lower() for word in _WORD.findall(text)]
+    return [word for word in found if not is_stop_word(word)] or found
 
 
 def _centroid(vectors: Sequence[Vector]) -> Vector:

@@ -10,7 +10,17 @@ from serving import exchange, request, status_of
 from tenancy import KEY_SHAPE, Keyed, bearer
 
 TENANT_FIELDS = {
-    *("tenant", "id", "tier", "created_at", "namespaces", "entries", "states", "memories"),
+    *(
+        "tenant",
+        "id",
+        "tier",
+        "created_at",
+        "namespaces",
+        "entries",
+        "states",
+        "memories",
+        "sessions",
+    ),
     *("episodes", "vectors", "bytes"),
 }
 KEY_FIELDS = {

@@ -18,7 +18,7 @@ MODULES = sorted(
 # first name that fits counts; `web` is what every dialect may use.
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "logs"),
-    ("tiers", "endpoint", "words", "vector", "lazy"),
+    ("tiers", "endpoint", "lazy", "vector"),
     ("store.driver",),
     ("config",),
     ("store", "embedding", "summarizer"),

@@ -115,12 +115,12 @@ def test_search_all_finds_episodes(client: Any, agent: str) -> None:
 @needs_semantic
 def test_semantic(client: Any, agent: str) -> None:
     stored = client.store_memory(
-        agent, "The customer prefers e-mail", namespace="facts", metadata={"source": "chat"}
+        agent, "The customer prefers email", namespace="facts", metadata={"source": "chat"}
     )
     assert (stored.agent_id, stored.namespace) == (agent, "facts")
     assert stored.metadata == {"source": "chat"}
     assert not stored.deduplicated
-    again = client.store_memory(agent, "the customer prefers  E-MAIL.", namespace="facts")
+    again = client.store_memory(agent, "the customer prefers  EMAIL.", namespace="facts")
     assert again.deduplicated and again.id == stored.id
     assert client.get_memory(stored.id).content
     [hit] = client.search_memory(
@@ -132,7 +132,7 @@ def test_semantic(client: Any, agent: str) -> None:
     )
     assert hit.id == stored.id
     assert 0 < hit.similarity_score <= 1
-    assert any(hit.id == stored.id for hit in client.search_memory("customer e-mail"))
+    assert any(hit.id == stored.id for hit in client.search_memory("customer email"))
     assert client.delete_memory(stored.id) is None
     with pytest.raises(MnemoraNotFoundError):
         client.get_memory(stored.id)

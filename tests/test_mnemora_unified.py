@@ -60,9 +60,9 @@ class Found:
     def __init__(self, count: int) -> None:
         self._count = count
 
-    async def search(self, request: Any, query: str, **more: Any) -> list[dict[str, Any]]:
+    async def find(self, request: Any, query: Any, agent: Any) -> tuple[list[dict[str, Any]], bool]:
         found = [{"id": str(n), "similarity_score": 1 - n / 100} for n in range(self._count)]
-        return found[: more["top_k"]]
+        return found[: query.limit], True
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_both_kinds_have_room_among_the_best(
     top_k: int,
     expected: tuple[int, int],
 ) -> None:
-    monkeypatch.setattr(semantic, "search", Found(meant).search)
+    monkeypatch.setattr(semantic, "find", Found(meant).find)
     with InProcess(tmp_path / "data") as server, httpx.Client(base_url=server.url) as http:
         for n in range(said):
             episode = {"agent_id": "a", "session_id": "s", "type": "action", "content": f"word {n}"}

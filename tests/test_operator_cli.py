@@ -11,7 +11,17 @@ from serving import InProcess, until
 from tenancy import KEY_SHAPE, bearer, cli, cli_json, make_tenant, operator_of
 
 RECEIPT = {
-    *("tenant", "purge_id", "scope", "tenant_id", "namespaces", "entries", "states", "memories"),
+    *(
+        "tenant",
+        "purge_id",
+        "scope",
+        "tenant_id",
+        "namespaces",
+        "entries",
+        "states",
+        "memories",
+        "sessions",
+    ),
     *("episodes", "vectors", "bytes", "started_at", "finished_at", "actor"),
 }
 

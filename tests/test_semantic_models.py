@@ -275,7 +275,7 @@ async def _reembed(
     namespace = await Namespace.open(file, durability="relaxed", clock=time.time)
     far: list[int] = []
 
-    def progress(step: reembedding.Progress) -> None:
+    async def progress(step: reembedding.Progress) -> None:
         far.append(step.done)
         if stop_after is not None and len(far) > stop_after:
             raise _Stopped

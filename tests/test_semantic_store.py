@@ -79,6 +79,15 @@ def test_every_conflicting_value_can_be_read(store: Store) -> None:
     assert [orjson.loads(text)["value"] for text in texts] == [0, 1, 2, 3, 4]
 
 
+def test_the_same_text_may_bring_another_vector(store: Store) -> None:
+    one, other = embed(["one direction", "quite another"])
+    for vector in (one, other):
+        store.run(memories.put, draft("text", vector=vector))
+    assert store.totals() == (1, 1)
+    [(hit, _)] = store.find("x", vector=other, mode="vector")
+    assert hit.score == pytest.approx(1.0, abs=1e-5)
+
+
 def test_two_facts_that_look_alike_are_two(store: Store) -> None:
     store.put(
         "Invoice 1043 for $500 was paid by Acme on May 3",

@@ -19,6 +19,7 @@ def test_question_words_and_stop_words_are_not_looked_for() -> None:
     assert terms("Where does Jonas's sister live?") == ["jonas", "sister", "live"]
     assert terms("Tell me about the O’Brien case") == ["o'brien", "case"]
     assert terms("What happened in May to Will in the US?") == ["happened", "may", "will", "us"]
+    assert terms("Does Ann work in IT?") == ["ann", "work", "it"]
     assert terms("May I ask what it will be?") == ["ask"]
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from botwire_server.store import fulltext
 from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
+from botwire_server.store.terms import all_of, any_of, terms
 
 
 class Draft(NamedTuple):
@@ -105,12 +105,12 @@ def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
 
     Where no episode has them all: those that match some of them best, newest first.
     """
-    everything, anything = fulltext.match(query, joined="AND"), fulltext.match(query, joined="OR")
-    if everything is None:
+    sought = terms(query)
+    if not sought:
         return []
-    rows = _matching(connection, everything, "e.id DESC", limit)
-    if not rows and anything != everything:
-        rows = _matching(connection, anything, "bm25(episode_text), e.id DESC", limit)
+    rows = _matching(connection, all_of(sought), "e.id DESC", limit)
+    if not rows and len(sought) > 1:
+        rows = _matching(connection, any_of(sought), "bm25(episode_text), e.id DESC", limit)
     return sorted(rows, key=lambda episode: -episode.id)
 
 
@@ -161,9 +161,7 @@ def searchable(content: Any) -> str:
     return "\n".join(found)
 
 
-def _matching(
-    connection: Connection, expression: str | None, order: str, limit: int
-) -> list[Episode]:
+def _matching(connection: Connection, expression: str, order: str, limit: int) -> list[Episode]:
     rows = connection.execute(
         f"""SELECT {_QUALIFIED} FROM episode_text JOIN episodes AS e ON e.id = episode_text.rowid
         WHERE episode_text MATCH ? ORDER BY {order} LIMIT ?""",  # noqa: S608  # one of two

@@ -22,7 +22,7 @@ FEW = 600
 MOST = 500
 # Matches that are ranked at all. Words beyond it are too common to find anything; they only add
 # to what the rarer ones found.
-RANKED = 10_000
+RANKED = 4_000
 
 # FTS5's own floor, for words that more than half of the memories hold.
 _LEAST_WEIGHT = 1e-6

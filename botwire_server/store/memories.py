@@ -170,11 +170,13 @@ def _merge(connection: Connection, row: Sequence[Any], draft: Draft, now: float)
         connection.leftovers = True
     if content != draft.content:
         connection.execute("UPDATE memories SET content = ? WHERE id = ?", (draft.content, id))
+        # Those of the older text must not stand for the newer, whosever they are.
+        vectors.remove(connection, id)
         if vectors.adopt(connection, draft.model):
-            vectors.remove(connection, id)
             vectors.put(connection, id, draft.vectors)
-        else:  # those of the older text must not stand for the newer
-            vectors.remove(connection, id)
+    elif draft.vectors and vectors.recorded(connection).model == draft.model:
+        # A request may bring another vector for the same text.
+        vectors.replace(connection, id, draft.vectors)
     connection.execute(
         "UPDATE memories SET metadata = ?, updated_at = ? WHERE id = ?", (metadata, now, id)
     )

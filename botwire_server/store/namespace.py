@@ -95,9 +95,18 @@ class Namespace(Database):
 
     _observed: tuple[Totals, float | None] | None = None
 
+    # Written to since the WAL was last cut.
+    grown = False
+
+    async def checkpoint(self) -> bool:
+        """See `Database`."""
+        self.grown = False
+        return await super().checkpoint()
+
     def observe(self, connection: Connection) -> None:
         """Take the totals of what is about to be committed."""
         self._observed = count(connection)
+        self.grown = True
 
     def undone(self) -> None:
         """Forget them."""

@@ -86,7 +86,7 @@ def gather(connection: Connection, query: Query) -> Found:
         # What has no vector is as far away as can be, and still a hit by its words.
         by_words = dict.fromkeys(_best_by_words(found) - found.cosines.keys(), 0.0)
         found.cosines |= by_words | surroundings.cosines(by_words)
-    if query.context:
+    if query.context and _any_session(connection):
         hits = rank(
             [found], mode=query.mode, context=0.0, threshold=0.0, limit=3 * query.limit + LENDING
         )
@@ -110,6 +110,13 @@ def _best_by_words(found: Found) -> set[int]:
     scores = found.words.scores(keywords.weights([found.words]))
     eligible = scores if found.eligible is None else scores.keys() & found.eligible
     return set(heapq.nlargest(BY_WORDS, eligible, key=scores.__getitem__))
+
+
+def _any_session(connection: Connection) -> bool:
+    return (
+        connection.execute("SELECT 1 FROM memories WHERE session_id IS NOT NULL LIMIT 1").fetchone()
+        is not None
+    )
 
 
 def _neighbours(connection: Connection, hits: list[int]) -> dict[int, Neighbours]:

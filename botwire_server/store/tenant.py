@@ -65,10 +65,6 @@ class Tenant:
             if getattr(held, kind) and self._grant.allows("read", row.name)
         ]
 
-    async def namespaces_with_episodes(self) -> list[str]:
-        """The names of those in which there are episodes."""
-        return await self.namespaces_with("episodes")
-
     async def totals(self) -> tuple[int, Totals]:
         """How many namespaces the key may read, and what they hold."""
         count, held = await self._directory.totals(self._row)

@@ -58,13 +58,20 @@ def _tells(word: str, *, first: bool) -> bool:
     small = word.lower()
     if small not in _STOP:
         return True
-    return not first and word[0].isupper() and small[0] != "i" and "'" not in word
+    if first or "'" in word or not word[0].isupper():
+        return False
+    return len(word) > 1 if word.isupper() else small[0] != "i"
 
 
 def quoted(term: str) -> str:
     """A term as FTS5 string: matched as it is, never read as syntax."""
     escaped = term.replace('"', '""')
     return f'"{escaped}"'
+
+
+def all_of(words: list[str]) -> str:
+    """An FTS5 query for what holds every one of the terms."""
+    return " AND ".join(map(quoted, words))
 
 
 def any_of(words: list[str]) -> str:

@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 # The number of the chunk has the lower bits of a vector's id.
 CHUNK_BITS = 12
 
-# How many of the nearest by sign are compared as they are: so many, or this part of all. Recall at
-# 10 stays above 0.99; see docs/retrieval.md.
+# How many of the nearest by sign are compared as they are: so many, and this part of all. Recall
+# at 10 stays above 0.99; see docs/retrieval.md.
 COMPARED = 400
 COMPARED_PART = 50
 # How many of those go on.
 NEAREST = 200
 # Chunks of a memory that are compared where it was found by its words.
 CHUNKS_COMPARED = 2
-
-_FAR = 65_535
 
 
 class Recorded(NamedTuple):
@@ -110,6 +108,15 @@ def remove(connection: Connection, memory_id: int) -> None:
     connection.executemany("DELETE FROM memory_bits WHERE rowid = ?", removed)
 
 
+def replace(connection: Connection, memory_id: int, vectors: Sequence[Vector | None]) -> None:
+    """Store the vectors of a memory instead of those it has."""
+    if dict(held(connection, memory_id)) != {
+        number: vector for number, vector in enumerate(vectors) if vector is not None
+    }:
+        remove(connection, memory_id)
+        put(connection, memory_id, vectors)
+
+
 def held(connection: Connection, memory_id: int) -> list[tuple[int, Vector]]:
     """The vectors of a memory, with the numbers of their chunks."""
     first = memory_id << CHUNK_BITS
@@ -133,10 +140,10 @@ class Surroundings:
         if among is not None:
             inside = np.isin(ids >> CHUNK_BITS, among)
             ids, far = ids[inside], far[inside]
+        count = COMPARED + len(ids) // COMPARED_PART
         chosen = ids
-        count = max(COMPARED, len(ids) // COMPARED_PART)
         while count < len(ids):
-            chosen = ids[np.argpartition(far, count)[:count]]
+            chosen = ids[far <= _radius(far, count)]
             # A long memory must not keep the others out with its many chunks.
             if len(np.unique(chosen >> CHUNK_BITS)) >= limit:
                 break
@@ -193,9 +200,17 @@ def _distances(
         differing = np.bitwise_count(stored.view(np.uint64) ^ signs.view(np.uint64))
     else:
         differing = np.bitwise_count(stored ^ signs)
-    far = differing.sum(axis=1, dtype=np.uint16)
+    # Column by column: numpy is slow at sums over a few numbers each.
+    far = differing[:, 0].astype(np.uint16)
+    for column in range(1, differing.shape[1]):
+        far += differing[:, column]
     used = np.unpackbits(np.frombuffer(valid, np.uint8), axis=None, bitorder="little").astype(bool)
     return (rowids, far) if used.all() else (rowids[used], far[used])
+
+
+def _radius(far: NDArray[np.uint16], count: int) -> int:
+    """Within which distance there are at least `count`."""
+    return int(np.searchsorted(np.cumsum(np.bincount(far)), count))
 
 
 def _joined(connection: Connection, select: str) -> Sequence[Any]:

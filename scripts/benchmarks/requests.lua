@@ -1,5 +1,6 @@
--- wrk's side of scripts/benchmarks/wrk.py. Arguments: method, namespaces, keys, bytes of a value;
--- the method BARE asks for "/" only. Requests are made ahead, so that all cost wrk the same.
+-- wrk's side of scripts/benchmarks/wrk.py. Arguments: method, namespaces, keys, bytes of a value,
+-- and an API key where one is needed;
+-- the method BARE asks for "/" only, STATES stores states and STATE reads them. Requests are made ahead, so that all cost wrk the same.
 
 local requests = {}
 local count = 0
@@ -10,10 +11,26 @@ function init(args)
         requests[1] = wrk.format("GET", "/")
         return
     end
+    if args[5] then
+        wrk.headers["Authorization"] = "Bearer " .. args[5]
+    end
     local body
     if method == "PUT" then
         wrk.headers["Content-Type"] = "application/json"
         body = '{"value":"' .. string.rep("v", tonumber(bytes)) .. '"}'
+    end
+    if method == "STATE" or method == "STATES" then
+        wrk.headers["Content-Type"] = "application/json"
+        for n = 0, keys - 1 do
+            if method == "STATE" then
+                requests[#requests + 1] = wrk.format("GET", "/v1/state/ns0?session_id=s" .. n)
+            else
+                requests[#requests + 1] = wrk.format("POST", "/v1/state", nil, string.format(
+                    '{"agent_id":"ns0","session_id":"s%d","data":{"v":"%s"}}',
+                    n, string.rep("v", tonumber(bytes))))
+            end
+        end
+        return
     end
     for n = 0, namespaces * keys - 1 do
         local path = "/memory/ns" .. (n % namespaces) .. "/k" .. math.floor(n / namespaces)

@@ -25,12 +25,15 @@ def require_wrk() -> None:
 
 @dataclass(frozen=True)
 class Load:
-    """What to ask for: `method` of that many keys in all, spread over `namespaces`."""
+    """What to ask for: `method` of that many keys in all, spread over `namespaces`, with an API
+    key where one is needed.
+    """
 
     port: int
     method: str
     namespaces: int = 1
     keys: int = KEYS
+    api_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Slice:
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
         command += ["-s", str(SCRIPT), f"http://127.0.0.1:{load.port}", "--", load.method]
         command += [str(load.namespaces), str(load.keys // load.namespaces), str(VALUE_BYTES)]
+        command += [load.api_key] if load.api_key else []
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         result = json.loads(output.partition("RESULT ")[2])
         if result["errors"]:

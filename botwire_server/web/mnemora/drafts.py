@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -22,6 +23,8 @@ from botwire_server.web.mnemora.fields import (
 
 DEFAULT_COLLECTION = "default"
 LONGEST_COLLECTION = 128
+# More than this is split off the loop.
+BRIEF_CHARACTERS = 50_000
 
 
 async def draft(request: Request, fields: Fields) -> Draft:
@@ -32,13 +35,8 @@ async def draft(request: Request, fields: Fields) -> Draft:
 
 async def drafts(request: Request, items: Sequence[Fields]) -> list[Draft]:
     """Memories of the items of a batch."""
-    made = []
-    for number, item in enumerate(items):
-        try:
-            made.append(_draft(request, item))
-        except Invalid as error:
-            raise numbered(number, error) from None
-    return await _embedded(request, made)
+    # A thousand vectors are many numbers to look at.
+    return await _embedded(request, await asyncio.to_thread(_drafts, request, items))
 
 
 def collection(fields: Fields) -> str | None:
@@ -78,6 +76,16 @@ def own_embedding(request: Request, fields: Fields) -> tuple[Model, Vector] | No
     return Model(name, len(numbers)), vector
 
 
+def _drafts(request: Request, items: Sequence[Fields]) -> list[Draft]:
+    made = []
+    for number, item in enumerate(items):
+        try:
+            made.append(_draft(request, item))
+        except Invalid as error:
+            raise numbered(number, error) from None
+    return made
+
+
 def _draft(request: Request, fields: Fields) -> Draft:
     own = own_embedding(request, fields)
     return Draft(
@@ -93,9 +101,10 @@ def _draft(request: Request, fields: Fields) -> Draft:
 async def _embedded(request: Request, drafts: list[Draft]) -> list[Draft]:
     """The drafts with their vectors; chunks of all of them are embedded together."""
     embedder: Embedder = request.scope["embedder"]
-    pieces: list[list[str]] = [
-        [] if made.vectors else chunks.split(made.content) for made in drafts
-    ]
+    if sum(len(made.content) for made in drafts) < BRIEF_CHARACTERS:
+        pieces = _pieces(drafts)
+    else:
+        pieces = await asyncio.to_thread(_pieces, drafts)
     texts = [piece for some in pieces for piece in some]
     if not texts:
         return drafts
@@ -110,3 +119,7 @@ async def _embedded(request: Request, drafts: list[Draft]) -> list[Draft]:
         made._replace(model=embedded.model, vectors=[next(vectors) for _ in some]) if some else made
         for made, some in zip(drafts, pieces, strict=True)
     ]
+
+
+def _pieces(drafts: Sequence[Draft]) -> list[list[str]]:
+    return [[] if made.vectors else chunks.split(made.content) for made in drafts]

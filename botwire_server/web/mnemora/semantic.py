@@ -27,7 +27,7 @@ from botwire_server.web.mnemora.fields import (
     refuse_query,
 )
 from botwire_server.web.mnemora.paths import namespace
-from botwire_server.web.mnemora.queries import DEFAULT_THRESHOLD, DEFAULT_TOP_K, meta_of, query_of
+from botwire_server.web.mnemora.queries import meta_of, query_of
 from botwire_server.web.mnemora.records import memory_record, replaced_record
 
 # Agents searched at the same time.
@@ -52,24 +52,6 @@ async def store(request: Request, agent_id: str, fields: Fields) -> tuple[dict[s
         len(made.vectors), memories.put, made
     )
     return memory_record(agent_id, memory, deduplicated=merged), 200 if merged else 201
-
-
-async def search(
-    request: Request,
-    query: str,
-    *,
-    agent_id: str | None,
-    top_k: int = DEFAULT_TOP_K,
-    threshold: float = DEFAULT_THRESHOLD,
-    fields: Fields | None = None,
-) -> list[dict[str, Any]]:
-    """The records nearest to `query`, best first; of all agents where none is named.
-
-    `fields` may say more, as in the body of a search.
-    """
-    more = {**(fields or {}), "query": query, "top_k": top_k, "threshold": threshold}
-    found, _ = await find(request, await query_of(request, more), agent_id)
-    return found
 
 
 async def find(

@@ -13,7 +13,7 @@ from botwire_server.store import episodes, states
 from botwire_server.store.episodes import Episode
 from botwire_server.store.namespace import Totals, totals
 from botwire_server.store.tenant import Tenant
-from botwire_server.web.body import number, read_body
+from botwire_server.web.body import read_body
 from botwire_server.web.dialect import Resource
 from botwire_server.web.mnemora import episodic, semantic, state
 from botwire_server.web.mnemora.envelope import Unroutable, success
@@ -24,17 +24,14 @@ from botwire_server.web.mnemora.fields import (
     read_fields,
     refuse_longer,
     refuse_query,
-    text,
-    whole,
 )
 from botwire_server.web.mnemora.paths import namespace
+from botwire_server.web.mnemora.queries import meta_of, query_of
 from botwire_server.web.mnemora.records import episode_record, state_record
 
 SHOWN_MEMORIES = 5
 SHOWN_EPISODES = 10
-DEFAULT_TOP_K = 10
-LARGEST_TOP_K = 100
-DEFAULT_THRESHOLD = 0.1
+_SEARCH_FIELDS = frozenset({"query", "top_k", "threshold", "mode", "context", "embedding"})
 # Agents searched at the same time.
 SIDE_BY_SIDE = 8
 
@@ -73,22 +70,16 @@ async def _post(request: Request) -> Response:
 async def _search(request: Request) -> Response:
     refuse_query(request)
     fields = await read_fields(request)
-    query = text(fields, "query")
     agent = None if fields.get("agent_id") is None else agent_id(fields)
-    top_k = whole(fields, "top_k", least=1, most=LARGEST_TOP_K) or DEFAULT_TOP_K
-    threshold = number(fields, "threshold", least=0, most=1)
-    meant = await semantic.search(
-        request,
-        query,
-        agent_id=agent,
-        top_k=top_k,
-        threshold=DEFAULT_THRESHOLD if threshold is None else threshold,
-    )
-    said = await _said(request, query, agent, top_k)
+    # Only what makes sense for both kinds.
+    asked = {name: value for name, value in fields.items() if name in _SEARCH_FIELDS}
+    query = await query_of(request, asked)
+    meant, by_vector = await semantic.find(request, query, agent)
+    said = await _said(request, asked["query"], agent, query.limit)
     # Together top_k, of which the episodes that were found keep half.
-    shown = min(len(said), max(top_k // 2, top_k - len(meant)))
+    shown = min(len(said), max(query.limit // 2, query.limit - len(meant)))
     results: list[dict[str, Any]] = [
-        {**memory, "memory_type": "semantic"} for memory in meant[: top_k - shown]
+        {**memory, "memory_type": "semantic"} for memory in meant[: query.limit - shown]
     ]
     results += [
         {
@@ -99,7 +90,11 @@ async def _search(request: Request) -> Response:
         }
         for name, episode in said[:shown]
     ]
-    return success(request, {"results": results, "count": len(results)})
+    return success(
+        request,
+        {"results": results, "count": len(results)},
+        meta=meta_of(request, query, by_vector=by_vector),
+    )
 
 
 async def _said(
@@ -107,7 +102,7 @@ async def _said(
 ) -> list[tuple[str, Episode]]:
     """The episodes that match `query`, newest first, with their agents."""
     tenant: Tenant = request.scope["tenant"]
-    agents = [agent] if agent is not None else await tenant.namespaces_with_episodes()
+    agents = [agent] if agent is not None else await tenant.namespaces_with("episodes")
     found: list[tuple[str, Episode]] = []
     for start in range(0, len(agents), SIDE_BY_SIDE):
         some = agents[start : start + SIDE_BY_SIDE]

@@ -117,6 +117,37 @@ def test_what_was_deleted_just_before_the_end_is_erased(make_server, ended):
         assert client.get("/memory/n/other").json()["value"] == KEPT
 
 
+STATE = {"agent_id": "n", "session_id": "session-quokka", "data": {"text": "wombat"}}
+EPISODE = {"agent_id": "n", "session_id": "session-quokka", "type": "action", "content": "wombat"}
+MEMORY = {"agent_id": "n", "content": "The wombat of quokka."}
+
+
+def test_states_memories_and_episodes_are_erased_with_their_terms(tmp_path, soon):
+    data = tmp_path / "data"
+    with InProcess(data) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+
+        def gone(*needles):
+            until(lambda: not list(files_with(data, *needles)), "it was erased", seconds=10)
+
+        put(client, "other", KEPT)
+        assert client.post("/v1/state", json=STATE).status_code == 201
+        update = {**STATE, "data": {"text": "ocelot"}, "version": 1}
+        assert client.put("/v1/state/n", json=update).status_code == 200
+        gone("wombat")
+        assert client.delete("/v1/state/n/session-quokka").status_code == 200
+        gone("quokka", "ocelot")
+        assert client.post("/v1/memory/semantic", json={**MEMORY, "content": KEPT}).is_success
+        made = client.post("/v1/memory/semantic", json=MEMORY).json()["data"]
+        assert list(files_with(data, "wombat"))
+        assert client.delete(f"/v1/memory/semantic/{made['id']}").status_code == 204
+        gone("wombat", "quokka")
+        assert client.post("/v1/memory/episodic", json=EPISODE).status_code == 201
+        assert client.post("/v1/state", json=STATE).status_code == 201
+        assert client.post("/v1/memory/semantic", json=MEMORY).status_code == 201
+        assert client.delete("/v1/memory/n").status_code == 200
+        gone("wombat", "quokka", KEPT)
+
+
 def test_names_in_the_registry_are_erased_too(tmp_path, soon):
     """Those of tenants and labels of keys, in its file and its WAL."""
     data = tmp_path / "data"

@@ -24,8 +24,9 @@ DAY = 86_400
 # 2026-11-20 10:00 UTC.
 NOW = float(calendar.timegm((2026, 11, 20, 10, 0, 0)))
 
-# The same limit stands before every handler of every dialect: add a path here when one is added.
+# The same limit stands before every handler of every dialect.
 CALLS = ["/memory/n/k", "/memory/n", "/stats/memory", "/nowhere"]
+CALLS += ["/v1/state/n", "/v1/memory/n", "/v1/usage", "/v1/nowhere"]
 
 
 @pytest.fixture
@@ -53,7 +54,13 @@ def test_free_refuses_call_501_and_recovers_at_midnight(office, clock):
     for path in CALLS:
         refused = client.get(path)
         assert refused.status_code == 429
-        assert "500 calls" in refused.json()["detail"]
+        if path.startswith("/v1/"):
+            assert refused.json()["error"]["code"] == "RATE_LIMITED"
+            assert refused.json()["meta"]["request_id"] == refused.headers["x-request-id"]
+            said = refused.json()["error"]["message"]
+        else:
+            said = refused.json()["detail"]
+        assert "500 calls" in said
         assert refused.headers["x-ratelimit-limit"] == "500"
         assert refused.headers["x-ratelimit-remaining"] == "0"
         assert refused.headers["x-ratelimit-reset"] == str(int(midnight))
@@ -61,7 +68,8 @@ def test_free_refuses_call_501_and_recovers_at_midnight(office, clock):
         retry = email.utils.parsedate_to_datetime(refused.headers["retry-after"])
         assert retry.timestamp() == midnight
     assert client.put("/memory/n/k", json={"value": "v"}).status_code == 429
-    assert client.get("/health").status_code == 200
+    assert client.post("/v1/state", json={"agent_id": "n", "data": {}}).status_code == 429
+    assert client.get("/health").status_code == client.get("/v1/health").status_code == 200
     clock.now = midnight - 0.001
     assert statuses(client, 1) == [429]
     clock.now = midnight
@@ -169,6 +177,51 @@ def test_storage(tmp_path, clock):
         assert client.delete("/memory/n2?confirm=n2").status_code == 200
         assert client.put("/memory/n3/k", json={"value": "x" * 800}).status_code == 200
         assert client.put("/memory/n3/more", json={"value": "x"}).status_code == 429
+
+
+def test_agents_and_vectors_in_the_other_dialect(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tiers.toml").write_text("[tiers.tiny]\nvectors = 2\nagents = 1\n")
+    with Keyed(tmp_path / "data") as office:
+        client = office.client(office.tenant("acme", tier="tiny"))
+
+        def remember(agent, content):
+            answer = client.post(
+                "/v1/memory/semantic", json={"agent_id": agent, "content": content}
+            )
+            return answer.status_code
+
+        assert remember("one", "Ada likes tea.") == 201
+        assert remember("two", "Ada likes tea.") == 429
+        assert client.post("/v1/state", json={"agent_id": "two", "data": {}}).status_code == 429
+        assert remember("one", "Bob likes coffee.") == 201
+        assert remember("one", "Eve likes water.") == 429
+        # Nor with a vector of one's own, which nobody has to make.
+        own = {"agent_id": "one", "content": "Eve.", "embedding": [1.0] * 256}
+        assert client.post("/v1/memory/semantic", json=own).status_code == 429
+        assert client.post("/v1/memory/semantic/batch", json={"items": [own]}).status_code == 429
+        assert client.put("/memory/one/k", json={"value": "v"}).status_code == 200
+        usage = client.get("/v1/usage").json()["data"]
+        assert usage["agents_count"] == 1
+        assert office.admin("GET", "/tenants/acme/usage")["vectors_stored"] == 2
+        assert client.delete("/v1/memory/one").status_code == 200
+        assert remember("two", "Eve likes water.") == 201
+
+
+def test_32_clients_never_get_one_vector_more(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tiers.toml").write_text("[tiers.tiny]\nvectors = 10\n")
+    with Keyed(tmp_path / "data") as office:
+        key = office.tenant("acme", tier="tiny")
+
+        def work(number):
+            with httpx.Client(base_url=office.url, headers=bearer(key), timeout=60) as client:
+                body = {"agent_id": "one", "content": f"Customer {number} bought {number * 7}."}
+                return client.post("/v1/memory/semantic", json=body).status_code
+
+        with ThreadPoolExecutor(32) as pool:
+            answered = list(pool.map(work, range(32)))
+        assert sorted(answered) == [201] * 10 + [429] * 22
 
 
 def test_vectors(tmp_path):

@@ -10,6 +10,9 @@ import contextlib
 import fcntl
 import logging
 import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,6 +79,7 @@ class DataDirectory:
         self._noting = asyncio.Lock()
         self._held: dict[str, Totals] = {}
         self._missed: set[str] = set()
+        self._promised: Counter[str] = Counter()
         self._creating: dict[tuple[str, str], asyncio.Task[NamespaceRow]] = {}
         self._purging: dict[str, asyncio.Task[dict[str, Any]]] = {}
 
@@ -180,12 +184,28 @@ class DataDirectory:
                 limit=limits.storage_bytes,
                 resets_at=None,
             )
-        if vectors and limits.vectors and held.vectors + vectors > limits.vectors:
+        used = held.vectors + self._promised[tenant.id]
+        if vectors and limits.vectors and used + vectors > limits.vectors:
             raise QuotaExceeded(
                 f"This tenant's {limits.vectors} vectors are used; delete memories first.",
                 limit=limits.vectors,
                 resets_at=None,
             )
+
+    @asynccontextmanager
+    async def room_for_vectors(
+        self, tenant: TenantRow, limits: Limits, vectors: int
+    ) -> AsyncIterator[None]:
+        """Keep room for vectors that are about to be stored, or raise `QuotaExceeded`.
+
+        Whoever asks meanwhile is told of them, so that no two get the same room.
+        """
+        await self.require_room(tenant, limits, vectors=vectors)
+        self._promised[tenant.id] += vectors
+        try:
+            yield
+        finally:
+            self._promised[tenant.id] -= vectors
 
     async def note_changes(self) -> None:
         """Tell the registry what changed in the namespaces since the last time."""

@@ -140,6 +140,20 @@ class NamespaceRef:
                 continue
         raise _given_up()
 
+    async def write_vectors(
+        self,
+        vectors: int,
+        unit: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """`write` a unit that stores at most so many vectors."""
+        self._require("write")
+        if not self._limits.vectors or not vectors:
+            return await self.write(unit, *args, **kwargs)
+        async with self._directory.room_for_vectors(self._tenant_row, self._limits, vectors):
+            return await self.write(unit, *args, **kwargs)
+
     async def update(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:

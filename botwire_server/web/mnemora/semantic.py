@@ -48,7 +48,9 @@ def resources() -> list[Resource]:
 async def store(request: Request, agent_id: str, fields: Fields) -> tuple[dict[str, Any], int]:
     """Store a memory: its record, and 201, or 200 where it was merged."""
     made = await draft(request, fields)
-    memory, merged = await namespace(request, agent_id).write(memories.put, made)
+    memory, merged = await namespace(request, agent_id).write_vectors(
+        len(made.vectors), memories.put, made
+    )
     return memory_record(agent_id, memory, deduplicated=merged), 200 if merged else 201
 
 
@@ -91,7 +93,10 @@ async def _post_batch(request: Request) -> Response:
             where=("body", "items", "agent_id"),
         )
     [agent] = agents
-    stored = await namespace(request, agent).write(memories.put_all, await drafts(request, given))
+    made = await drafts(request, given)
+    stored = await namespace(request, agent).write_vectors(
+        sum(len(each.vectors) for each in made), memories.put_all, made
+    )
     answer = [memory_record(agent, memory, deduplicated=merged) for memory, merged in stored]
     return success(request, {"items": answer, "count": len(answer)}, 201)
 

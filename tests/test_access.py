@@ -16,6 +16,7 @@ import pytest
 from serving import FakeClock, exchange, request, status_of
 from tenancy import Keyed, basic, bearer, shown
 
+from botwire_server import __version__
 from botwire_server.store.keys import new_key
 
 NOTHING, PUBLIC, OPERATOR = "nothing", "public", "operator"
@@ -437,4 +438,9 @@ def test_what_needs_no_key_tells_nothing(acme):
     for key in (None, acme.key, "nonsense"):
         answer = acme.office.bare.get("/health", headers={} if key is None else bearer(key))
         assert answer.status_code == 200
-        assert set(answer.json()) == {"status", "version"}
+        assert answer.json() == {
+            "status": "ok",
+            "version": __version__,
+            "embedder": "wordllama-256",
+            "reembed_needed": False,
+        }

@@ -30,10 +30,10 @@ def search(server: Server, agent: str, mode: str = "vector") -> dict[str, Any]:
     return dict(answer.json())
 
 
-def waiting(server: Server) -> int:
-    of_v1 = httpx.get(f"{server.url}/v1/health").json()["data"]["namespaces_to_reembed"]
-    assert httpx.get(f"{server.url}/health").json()["namespaces_to_reembed"] == of_v1
-    return int(of_v1)
+def waiting(server: Server) -> bool:
+    of_v1 = httpx.get(f"{server.url}/v1/health").json()["data"]["reembed_needed"]
+    of_botwire = httpx.get(f"{server.url}/health").json()["reembed_needed"]
+    return bool(of_v1 and of_botwire)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def unembedded(make_server):
     server = make_server("--embedder", "none")
     for agent in ("one", "two"):
         store(server, agent)
-    assert waiting(server) == 0
+    assert not waiting(server)
     server.stop()
     server.options = ()
     return server
@@ -50,7 +50,7 @@ def unembedded(make_server):
 
 def test_beside_a_server(unembedded):
     server = unembedded.start()
-    until(lambda: waiting(server) == 2, "the registry knows who waits")
+    until(lambda: waiting(server), "the registry knows who waits")
     before = search(server, "one", "hybrid")
     assert "reembed" in str(before["meta"])
     done = cli_json(server.data, "reembed")
@@ -58,7 +58,7 @@ def test_beside_a_server(unembedded):
         ("one", "done"),
         ("two", "done"),
     ]
-    until(lambda: waiting(server) == 0, "nobody waits any more")
+    until(lambda: not waiting(server), "nobody waits any more")
     after = search(server, "one", "hybrid")
     assert "reembed" not in str(after["meta"])
     assert "17" in after["data"]["results"][0]["content"]
@@ -70,7 +70,7 @@ def test_without_a_server(unembedded):
     said = cli(unembedded.data, "reembed").stdout
     assert said.count("done") == 2
     server = unembedded.start()
-    assert waiting(server) == 0
+    assert not waiting(server)
     assert search(server, "two")["data"]["results"]
     assert "17" in search(server, "two", "hybrid")["data"]["results"][0]["content"]
 

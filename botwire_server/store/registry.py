@@ -192,12 +192,12 @@ class Registry:
         )
         return [NamespaceRow(*row) for row in rows]
 
-    def waiting(self, model: str) -> int:
-        """How many namespaces hold memories without vectors of this model."""
-        [count] = self._one(
-            "SELECT count(*) FROM namespaces WHERE memories > 0 AND model IS NOT ?", model
+    def any_waiting(self, model: str) -> bool:
+        """Whether some namespace holds memories without vectors of this model."""
+        [found] = self._one(
+            "SELECT EXISTS (SELECT 1 FROM namespaces WHERE memories > 0 AND model IS NOT ?)", model
         )
-        return int(count)
+        return bool(found)
 
     def files(self) -> set[str]:
         """Every file the registry knows, relative to the data directory."""

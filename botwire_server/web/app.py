@@ -111,15 +111,16 @@ class App:
     def _health(self) -> dict[str, Any]:
         """What every dialect says of this server to whoever asks.
 
-        Namespaces that wait for `reembed` are searched by keywords until it is through.
+        Namespaces that wait for `reembed` are searched by keywords until it is through. How many
+        they are is nobody's business.
         """
         model = self._embedder.name
-        waiting = 0 if model == NONE else self.directory.registry.waiting(model)
+        waiting = model != NONE and self.directory.registry.any_waiting(model)
         return {
             "status": "ok",
             "version": __version__,
             "embedder": model,
-            "namespaces_to_reembed": waiting,
+            "reembed_needed": waiting,
         }
 
     async def _admit(self, scope: Scope, header: Mapping[bytes, bytes]) -> None:

@@ -76,6 +76,8 @@ class Pool:
         namespace = self._open.get(row.id)
         if namespace is not None:
             self._open.move_to_end(row.id)
+            if len(self._open) > self._most_open:  # all were busy when room was last made
+                self._make_room(keep=row.id)
         return namespace
 
     async def open(self, row: NamespaceRow) -> Namespace:
@@ -164,14 +166,14 @@ class Pool:
         self._make_room()
         return namespace
 
-    def _make_room(self) -> None:
+    def _make_room(self, *, keep: str = "") -> None:
         spare = len(self._open) - self._most_open
         if spare <= 0:
             return
         idle = [
             id
             for id, namespace in self._open.items()
-            if not namespace.busy and id not in self._promised
+            if not namespace.busy and id not in self._promised and id != keep
         ]
         for id in idle[:spare]:
             self._start_closing(id, self._open.pop(id))

@@ -19,7 +19,7 @@ from typing import Any, Self
 from botwire_server.errors import QuotaExceeded, Refusal, Unavailable, Unusable
 from botwire_server.store import purges
 from botwire_server.store.driver import Clock, Durability, require_driver
-from botwire_server.store.namespace import Limits, Namespace, Totals
+from botwire_server.store.namespace import Limits, Namespace, Outlook, Totals
 from botwire_server.store.pool import DRAFT, Pool
 from botwire_server.store.purges import Tombstone
 from botwire_server.store.registry import NamespaceRow, Registry, TenantRow, file_of, new_id
@@ -70,8 +70,9 @@ class DataDirectory:
     nowhere: Namespace
     pool: Pool
 
-    def __init__(self, path: Path, lock: Lock, registry: Registry) -> None:
+    def __init__(self, path: Path, lock: Lock, registry: Registry, *, lasting: bool) -> None:
         self.path = path
+        self._lasting = lasting  # what is committed survives a power loss
         self.registry = registry
         self.ledger = Ledger(registry)
         self._lock = lock
@@ -102,7 +103,7 @@ class DataDirectory:
         lock = await _locked(path, patience)
         try:
             registry = await Registry.open(path, durability=durability, clock=clock)
-            self = cls(path, lock, registry)
+            self = cls(path, lock, registry, lasting=durability == "full")
             self.nowhere = await Namespace.open(
                 ":memory:", durability=durability, clock=clock, keep=False
             )
@@ -111,6 +112,7 @@ class DataDirectory:
                 durability=durability,
                 clock=clock,
                 most_open=most_open,
+                noted=registry.noted_revision,
                 on_change=self._on_change,
             )
             await self._recover()
@@ -217,11 +219,15 @@ class DataDirectory:
                 return
             try:
                 await self.registry.note(
-                    [(id, held.totals, held.outlook) for id, held in changed.items()]
+                    [(id, held.totals, self._known(held)) for id, held in changed.items()]
                 )
             except Refusal:
                 self._changed = changed | self._changed
                 raise
+
+    def _known(self, namespace: Namespace) -> Outlook:
+        outlook = namespace.outlook
+        return outlook if self._lasting else outlook._replace(revision=None)
 
     async def settle(self) -> None:
         """Write down everything that was counted, so that the registry can be asked."""

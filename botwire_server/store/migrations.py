@@ -147,8 +147,9 @@ _EPISODES = (
 )
 
 # One row, so that a write touches one page for all that is counted: the writes of the UTC day, in
-# the transaction of the write; the revision; and the totals, which triggers keep, so that no unit
-# of work can forget them. `sessions` are those that have a state or episodes.
+# the transaction of the write; the revision, which every change moves; and the totals, which
+# triggers keep, so that no unit of work can forget them. `sessions` are those that have a state or
+# episodes.
 _COUNTERS = (
     """CREATE TABLE totals (
         id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -199,11 +200,15 @@ _COUNTERS = (
     ),
 )
 
+# The namespace's id, written when the file is first opened: a file that stands in another's place
+# is known by it.
+_OWNER = ("ALTER TABLE totals ADD COLUMN owner TEXT",)
+
 NAMESPACE = Schema(
     name="namespace",
     application_id=0x62776E73,  # "bwns"
     journal="WAL",
-    steps=((*_ENTRIES, *_STATES, *_MEMORIES, *_EPISODES, *_COUNTERS),),
+    steps=((*_ENTRIES, *_STATES, *_MEMORIES, *_EPISODES, *_COUNTERS), _OWNER),
 )
 
 _TENANTS = (
@@ -317,12 +322,16 @@ _CHORES = (
     "CREATE INDEX chores_namespace ON chores (namespace_id)",
 )
 
+# The revision that a namespace's file had when it was last noted: a file that is behind it has
+# lost its journal. NULL where that was not promised to be on the disk.
+_REVISIONS = ("ALTER TABLE namespaces ADD COLUMN revision INTEGER",)
+
 CONTROL = Schema(
     name="control",
     application_id=0x62776374,  # "bwct"
     # The command line and the server both write it; see `driver.SHARED_WAL`.
     journal="WAL" if driver.SHARED_WAL else "DELETE",
-    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS, *_CHORES),),
+    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS, *_CHORES), _REVISIONS),
 )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
-from botwire_server.errors import QuotaExceeded
+from botwire_server.errors import Damaged, QuotaExceeded
 from botwire_server.store.database import Database, brief, is_brief
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import NAMESPACE
@@ -41,11 +41,12 @@ class Outlook(NamedTuple):
     """What the registry is told beside the totals.
 
     `sweep_at` is when something next expires, in Unix seconds; `model` is whose vectors all
-    memories have, None where some have none.
+    memories have, None where some have none; `revision` moves with every change.
     """
 
     sweep_at: float | None = None
     model: str | None = None
+    revision: int | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,23 @@ class Namespace(Database):
         namespace.totals, namespace.outlook = await namespace.read(count)
         return namespace
 
-    def identify(self, id: str) -> None:
-        """Tell the units of work which namespace this is: ids of memories carry it."""
+    async def identify(self, id: str, *, revision: int) -> None:
+        """Tell the units of work which namespace this is: ids of memories carry it.
+
+        Raises `Damaged` if the file is another's, or behind the `revision` that it had.
+        """
+        if await self.read(_owner) is None:
+            await self.transact(_claim, id)
+        if await self.read(_owner) != id:
+            raise Damaged(
+                "This namespace's file is another namespace's; it was left as it is, and the "
+                "operator can restore the right one from a backup."
+            )
+        if (self.outlook.revision or 0) < revision:
+            raise Damaged(
+                "This namespace's file is older than what was stored in it: its journal is lost. "
+                "It was left as it is, and the operator can restore it from a backup."
+            )
         self._connection.namespace_id = id
 
     async def write(
@@ -102,7 +118,11 @@ class Namespace(Database):
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that only removes: always allowed, never counted."""
-        return await self.transact(unit, *args, **kwargs)
+        return await self._submit(
+            lambda connection: _marked(connection, lambda: unit(connection, *args, **kwargs)),
+            writes=True,
+            brief=is_brief(unit, args),
+        )
 
     _observed: tuple[Totals, Outlook] | None = None
 
@@ -142,16 +162,34 @@ def totals(connection: Connection) -> Totals:
 def count(connection: Connection) -> tuple[Totals, Outlook]:
     """What a file holds, and what the registry has to know of it."""
     row = connection.execute(
-        """SELECT entries, states, memories, episodes, vectors, bytes, sessions,
+        """SELECT entries, states, memories, episodes, vectors, bytes, sessions, revision,
             (SELECT name FROM vector_model WHERE complete),
             (SELECT min(expires_at) FROM entries WHERE expires_at IS NOT NULL),
             (SELECT min(expires_at) FROM states WHERE expires_at IS NOT NULL)
         FROM totals"""
     ).fetchone()
     held = Totals(*row[: len(Totals._fields)])
-    model, *moments = row[len(held) :]
+    revision, model, *moments = row[len(held) :]
     due = [moment for moment in moments if moment is not None]
-    return held, Outlook(min(due, default=None), model)
+    return held, Outlook(min(due, default=None), model, revision)
+
+
+@brief
+def _owner(connection: Connection) -> str | None:
+    [owner] = connection.execute("SELECT owner FROM totals").fetchone()
+    return None if owner is None else str(owner)
+
+
+def _claim(connection: Connection, id: str) -> None:
+    connection.execute("UPDATE totals SET owner = ? WHERE owner IS NULL", (id,))
+
+
+def _marked(connection: Connection, unit: Callable[[], T]) -> T:
+    before = connection.total_changes
+    result = unit()
+    if connection.total_changes != before:
+        connection.execute("UPDATE totals SET revision = revision + 1")
+    return result
 
 
 def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T:

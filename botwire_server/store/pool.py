@@ -56,12 +56,14 @@ class Pool:
         durability: Durability,
         clock: Clock,
         most_open: int,
+        noted: Callable[[str], int],
         on_change: Callable[[NamespaceRow, Namespace, Totals], None],
     ) -> None:
         self._directory = directory
         self._durability = durability
         self._clock = clock
         self._most_open = most_open
+        self._noted = noted
         self._on_change = on_change
         self._open: OrderedDict[str, Namespace] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Namespace]] = {}
@@ -160,7 +162,11 @@ class Pool:
         if not path.exists():
             await asyncio.to_thread(_take_draft, path)
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
-        namespace.identify(row.id)
+        try:
+            await namespace.identify(row.id, revision=self._noted(row.id))
+        except BaseException:
+            await namespace.close()
+            raise
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
         self._open[row.id] = namespace
         self._make_room()

@@ -164,8 +164,9 @@ def add_built(
     held = ", ".join(Totals._fields)
     places = ", ".join("?" for _ in Totals._fields)
     connection.executemany(
-        f"""INSERT INTO namespaces (id, tenant_id, name, file, created_at, sweep_at, model, {held})
-        VALUES (?, ?, ?, ?, ?, ?, ?, {places})""",  # noqa: S608
+        f"""INSERT INTO namespaces
+            (id, tenant_id, name, file, created_at, sweep_at, model, revision, {held})
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, {places})""",  # noqa: S608
         [
             (each.id, tenant_id, each.name, each.file, each.created_at, *each.outlook, *each.totals)
             for each in built

@@ -174,6 +174,11 @@ class Registry:
         )
         return [(NamespaceRow(*row[:4]), row[4], Totals(*row[5:])) for row in rows]
 
+    def noted_revision(self, namespace_id: str) -> int:
+        """The least revision that the namespace's file must have."""
+        row = self._one("SELECT revision FROM namespaces WHERE id = ?", namespace_id)
+        return 0 if row is None else row[0] or 0
+
     def totals(self, tenant_id: str) -> tuple[int, Totals]:
         """How many namespaces a tenant has, and what they hold as of the last `note`."""
         sums = ", ".join(f"total({name})" for name in Totals._fields)
@@ -397,6 +402,7 @@ def _add_namespace(
 def _note(connection: Connection, totals: list[tuple[str, Totals, Outlook]]) -> None:
     columns = ", ".join(f"{name} = ?" for name in Totals._fields)
     connection.executemany(
-        f"UPDATE namespaces SET {columns}, sweep_at = ?, model = ? WHERE id = ?",  # noqa: S608
+        f"""UPDATE namespaces SET {columns}, sweep_at = ?, model = ?, revision = ?
+        WHERE id = ?""",  # noqa: S608
         [(*held, *outlook, namespace_id) for namespace_id, held, outlook in totals],
     )

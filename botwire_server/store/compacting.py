@@ -2,8 +2,12 @@
 
     vec0 made anew          where most of its slots are dead; it frees a chunk only when all are
     FTS5 merged             where its index is in several pieces
-    VACUUM                  the file written anew without free pages
+    VACUUM INTO a copy      the file written anew without free pages
+    copied back             one transaction, through the journal
     WAL cut                 only then the file is smaller
+
+A plain VACUUM builds the new file in memory where SQLite keeps temporary files there, as some
+builds do; this takes the same little memory for every size.
 
 Requests to this namespace wait meanwhile, those to others do not. A crash at any point leaves the
 file whole: each step is one transaction of SQLite's.
@@ -12,18 +16,18 @@ file whole: each step is one transaction of SQLite's.
 from __future__ import annotations
 
 import asyncio
-import logging
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
 from botwire_server.errors import Unavailable
-from botwire_server.store import chores, vectors
+from botwire_server.store import chores, driver, vectors
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
 from botwire_server.store.registry import NamespaceRow
-
-log = logging.getLogger(__name__)
+from botwire_server.store.staging import staging
 
 # Dead slots that vec0 may keep: a chunk's worth, and half of all.
 FEW_SLOTS = 256
@@ -50,7 +54,7 @@ async def compact(directory: DataDirectory, row: NamespaceRow, progress: chores.
     before = _size(directory, row)
     await progress(0, before)
     if await namespace.transact(tidy) or await namespace.read(_wasteful):
-        await namespace.alone(_vacuum)
+        await namespace.alone(_write_anew, directory.path)
     for _ in range(CUT_ATTEMPTS):
         if await namespace.checkpoint():
             break
@@ -86,8 +90,17 @@ def _wasteful(connection: Connection) -> bool:
     return bool(free) or pages * size > SMALL_BYTES
 
 
-def _vacuum(connection: Connection) -> None:
-    connection.execute("VACUUM")
+def _write_anew(connection: Connection, data_dir: Path) -> None:
+    try:
+        with staging(data_dir, "compact") as place:
+            copy = place / "copy.db"
+            connection.execute("VACUUM INTO ?", (str(copy),))
+            with closing(driver.connect(copy)) as source:
+                copy.unlink()
+                source.backup(connection)
+    except OSError as error:
+        raise Unavailable(driver.OUT_OF_SERVICE) from error
+    connection.leftovers = True  # until the WAL is cut
 
 
 def _size(directory: DataDirectory, row: NamespaceRow) -> int:

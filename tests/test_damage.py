@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from serving import namespace_files, query, until
 from tenancy import cli, cli_json
 
 from botwire_server.store.driver import connect
+from botwire_server.store.migrations import NAMESPACE, template
 
 
 def put(server, namespace: str, key: str = "k", value: str = "v") -> None:
@@ -97,9 +99,13 @@ def test_a_file_from_before_owners_were_known_is_claimed(make_server):
     put(server, "old")
     server.stop()
     [file] = namespace_files(server.data)
+    file.write_bytes(template(replace(NAMESPACE, steps=NAMESPACE.steps[:1]), server.data))
     with closing(connect(file)) as connection:
-        connection.execute("ALTER TABLE totals DROP COLUMN owner")
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute("UPDATE totals SET revision = 1")
+        connection.execute(
+            "INSERT INTO entries (revision, key, value, bytes, created_at, updated_at)"
+            """ VALUES (1, 'k', '"v"', 1, 1, 1)"""
+        )
     server.start()
     assert httpx.get(f"{server.url}/memory/old/k").json()["value"] == "v"
     server.stop()

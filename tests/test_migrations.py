@@ -13,6 +13,7 @@ import pytest
 from serving import PACKAGE_ROOT, environment, namespace_files
 
 from botwire_server.errors import Damaged
+from botwire_server.store import checking, entries, episodes, memories, states
 from botwire_server.store.driver import connect, sqlite3
 from botwire_server.store.migrations import NAMESPACE, Schema, migrate, template, write_new
 
@@ -196,3 +197,52 @@ def test_a_missing_file_is_503_and_not_an_empty_list(make_server):
     assert not file.exists()
     assert httpx.delete(f"{server.url}/memory/ns?confirm=ns").status_code == 200
     assert httpx.put(f"{server.url}/memory/ns/k", json={"value": "v"}).status_code == 200
+
+
+def test_rows_from_before_there_were_checksums_move_and_are_counted_on(tmp_path):
+    path = tmp_path / "old.db"
+    write_new(path, template(replace(NAMESPACE, steps=NAMESPACE.steps[:2]), tmp_path))
+    large = b'"' + b"v" * 20_000 + b'"'
+    with closing(connect(path)) as connection:
+        connection.execute("UPDATE totals SET revision = 2")
+        connection.executemany(
+            "INSERT INTO entries (revision, key, value, bytes, created_at, updated_at, expires_at)"
+            " VALUES (?, ?, ?, ?, 1, 2, ?)",
+            [(1, "small", b"1", 1, None), (2, "large", large, 20_000, 9e9)],
+        )
+        connection.execute(
+            "INSERT INTO states (session_id, data, version, bytes, created_at, updated_at)"
+            " VALUES ('s', ?, 7, ?, 1, 2)",
+            (large, len(large)),
+        )
+        connection.execute(
+            "INSERT INTO episodes (id, session_id, type, content, metadata, bytes, created_at)"
+            " VALUES (5, 's', 'action', x'31', x'7b7d', 3, 1)"
+        )
+        connection.execute("INSERT INTO episode_text (rowid, text) VALUES (5, '1')")
+        connection.execute(
+            "INSERT INTO memories (id, collection, content, metadata, same, bytes, created_at,"
+            " updated_at) VALUES (9, 'c', 'text', '{}', x'00', 6, 1, 2)"
+        )
+        before = connection.execute("SELECT * FROM totals").fetchall()
+        migrate(connection, NAMESPACE)
+        assert connection.execute("SELECT * FROM totals").fetchall() == before
+        assert list(checking.namespace(connection)) == []
+        found = entries.get(connection, "large")
+        assert (found.value, found.size, found.expires_at) == (large, 20_000, 9e9)
+        state = states.get(connection, "s")
+        assert (state.data, state.version) == (large, 7)
+        assert memories.get(connection, 9).content == "text"
+        [episode] = episodes.listing(connection)
+        assert (episode.id, episode.content) == (5, b"1")
+        # Everything that counts and indexes goes on.
+        entries.delete(connection, "large")
+        states.delete(connection, "s")
+        episodes.append(connection, "s", "action", b"2", b"{}", "2")
+        memories.delete(connection, 9)
+        assert list(checking.namespace(connection)) == []
+        fresh = tmp_path / "fresh.db"
+        write_new(fresh, template(NAMESPACE, tmp_path))
+        with closing(connect(fresh)) as other:
+            names = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
+            assert connection.execute(names).fetchall() == other.execute(names).fetchall()

@@ -14,6 +14,7 @@ import orjson
 
 from botwire_server.lazy import numpy as np
 from botwire_server.store import entries, vectors
+from botwire_server.store.checksums import holds
 from botwire_server.store.driver import Connection, sqlite3
 from botwire_server.store.namespace import Totals
 
@@ -63,6 +64,15 @@ _JSON = {
     "episodes hold no JSON": "SELECT content FROM episodes UNION ALL SELECT metadata FROM episodes",
 }
 
+# What the checksum of a row is over, then the checksum.
+_CHECKSUMS = {
+    "entries": "key, value",
+    "states": "data, session_id",
+    "memories": "content, metadata, created_at, updated_at",
+    "memory_history": "content, metadata, replaced_at",
+    "episodes": "content, metadata, session_id, type, created_at",
+}
+
 _MOST_TOLD = 20
 
 
@@ -85,7 +95,7 @@ def namespace(connection: Connection) -> Iterator[str]:
     yield from damage
     if damage:  # the rest would say the same in many ways
         return
-    for check in (_indexes, _totals, _rows, _bits):
+    for check in (_checksums, _indexes, _totals, _rows, _bits):
         try:
             yield from check(connection)
         except sqlite3.DatabaseError as error:
@@ -146,6 +156,14 @@ def _rows(connection: Connection) -> Iterator[str]:
         found = sum(_parsed(text) is None for [text] in connection.execute(select))
         if found:
             yield f"{found} {what}"
+
+
+def _checksums(connection: Connection) -> Iterator[str]:
+    for table, parts in _CHECKSUMS.items():
+        rows = connection.execute(f"SELECT crc, {parts} FROM {table}")  # noqa: S608
+        wrong = sum(not holds(crc, *what) for crc, *what in rows)
+        if wrong:
+            yield f"{wrong} rows of {table} are not what was stored"
 
 
 def _counts(value: Any, size: int) -> bool:

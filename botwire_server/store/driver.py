@@ -125,16 +125,23 @@ def refusal(error: sqlite3.Error) -> Unavailable:
     if (code is not None and code & 0xFF in _DAMAGED_CODES) or any(
         sign in text for sign in _DAMAGED_SIGNS
     ):
-        return Damaged(
-            "This namespace's file is damaged and was left as it is; the operator can restore it "
-            "from a backup."
-        )
+        return Damaged(DAMAGED)
     return Unavailable(OUT_OF_SERVICE)
 
 
+DAMAGED = (
+    "This namespace's file is damaged and was left as it is; the operator can restore it from a "
+    "backup."
+)
 OUT_OF_SERVICE = (
     "The storage cannot take this right now: the disk may be full or failing. "
     "Nothing was stored; try again later."
 )
 _DAMAGED_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
-_DAMAGED_SIGNS = ("malformed", "not a database", "unable to open", "no such table")
+_DAMAGED_SIGNS = (
+    "malformed",
+    "not a database",
+    "unable to open",
+    "no such table",
+    "decode to UTF-8",
+)

@@ -5,15 +5,16 @@ Values are JSON text as bytes, so that reading one back needs no parsing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import orjson
 
-from botwire_server.errors import Conflict
+from botwire_server.errors import Conflict, Damaged
 from botwire_server.store.database import brief
-from botwire_server.store.driver import Connection
+from botwire_server.store.driver import DAMAGED, Connection
 
 
 class Entry(NamedTuple):
@@ -43,16 +44,21 @@ Condition = Callable[[Entry | None], bool]
 _COLUMNS = "key, value, bytes, created_at, updated_at, expires_at, revision"
 
 
+def crc_of(key: str, value: bytes) -> int:
+    """The checksum of an entry."""
+    return crc32(value, crc32(key.encode()))
+
+
 @brief
 def get(connection: Connection, key: str) -> Entry | None:
     """The entry, or None; one that has expired is gone."""
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM entries WHERE key = ?",  # noqa: S608
+        f"SELECT {_COLUMNS}, crc FROM entries WHERE key = ?",  # noqa: S608
         (key,),
     ).fetchone()
     if row is None:
         return None
-    entry = Entry(*row)
+    entry = _entry(row)
     return None if _expired(entry.expires_at, connection.now) else entry
 
 
@@ -74,14 +80,16 @@ def put(
     _require(connection, key, condition)
     now = connection.now
     cursor = connection.execute(
-        """INSERT INTO entries (revision, key, value, bytes, created_at, updated_at, expires_at)
-        VALUES ((SELECT revision FROM totals), ?1, ?2, ?3, ?4, ?4, ?5)
+        """INSERT INTO entries
+            (revision, key, value, bytes, created_at, updated_at, expires_at, crc)
+        VALUES ((SELECT revision FROM totals), ?1, ?2, ?3, ?4, ?4, ?5, ?6)
         ON CONFLICT (key) DO UPDATE SET
             revision = excluded.revision, value = excluded.value, bytes = excluded.bytes,
+            crc = excluded.crc,
             created_at = iif(expires_at <= ?4, ?4, created_at),
             updated_at = ?4, expires_at = excluded.expires_at
         RETURNING revision, created_at, expires_at""",
-        (key, value, size, now, None if ttl is None else now + ttl),
+        (key, value, size, now, None if ttl is None else now + ttl, crc_of(key, value)),
     )
     revision, created_at, expires_at = cursor.fetchone()
     # Only a row that was inserted is the last one inserted; what replaces an expired entry has
@@ -136,27 +144,24 @@ def listing(
 
 def dump(connection: Connection) -> Iterator[dict[str, Any]]:
     """Every entry as a record, oldest first."""
-    rows = connection.execute(
-        """SELECT key, value, bytes, created_at, updated_at, expires_at, revision
-        FROM entries ORDER BY revision"""
-    )
-    for key, value, size, created_at, updated_at, expires_at, revision in rows:
+    for row in connection.execute(f"SELECT {_COLUMNS}, crc FROM entries ORDER BY revision"):  # noqa: S608
+        entry = _entry(row)
         yield {
-            "key": key,
-            "value": orjson.Fragment(value),
-            "bytes": size,
-            "created_at": created_at,
-            "updated_at": updated_at,
-            "expires_at": expires_at,
-            "revision": revision,
+            "key": entry.key,
+            "value": orjson.Fragment(entry.value),
+            "bytes": entry.size,
+            "created_at": entry.created_at,
+            "updated_at": entry.updated_at,
+            "expires_at": entry.expires_at,
+            "revision": entry.revision,
         }
 
 
 def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
     """Take in the records of `dump`, revisions and all."""
     connection.executemany(
-        """INSERT INTO entries (key, value, bytes, created_at, updated_at, expires_at, revision)
-        VALUES (:key, :value, :bytes, :created_at, :updated_at, :expires_at, :revision)""",
+        f"""INSERT INTO entries ({_COLUMNS}, crc) VALUES (:key, :value, :bytes, :created_at,
+        :updated_at, :expires_at, :revision, :crc)""",  # noqa: S608
         map(_row, records),
     )
     connection.execute(
@@ -172,7 +177,21 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         **record,
         "value": encoded,
         "bytes": size_of(value, encoded),
+        "crc": crc_of(record["key"], encoded),
     }
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    *fields, crc = row
+    entry = Entry(*fields)
+    if crc is not None:
+        try:
+            right = crc_of(entry.key, entry.value) == crc
+        except (AttributeError, TypeError):  # not even of its type
+            right = False
+        if not right:
+            raise Damaged(DAMAGED)
+    return entry
 
 
 def size_of(value: Any, encoded: bytes) -> int:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from botwire_server.store.checksums import checksum, require
 from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
 from botwire_server.store.terms import all_of, any_of, terms
@@ -40,7 +41,7 @@ class Episode(NamedTuple):
 
 
 _COLUMNS = "id, session_id, type, content, metadata, created_at"
-_QUALIFIED = "e.id, e.session_id, e.type, e.content, e.metadata, e.created_at"
+_QUALIFIED = "e.id, e.session_id, e.type, e.content, e.metadata, e.created_at, e.crc"
 
 
 @brief
@@ -72,7 +73,7 @@ def listing(
     those behind the id `after`.
     """
     rows = connection.execute(
-        f"""SELECT {_COLUMNS} FROM episodes
+        f"""SELECT {_COLUMNS}, crc FROM episodes
         WHERE id > :after {"AND session_id = :session" if session_id is not None else ""}
             AND (:type IS NULL OR type = :type)
             AND (:since IS NULL OR created_at >= :since)
@@ -87,17 +88,17 @@ def listing(
             "limit": limit,
         },
     )
-    return [Episode(*row) for row in rows]
+    return [_episode(row) for row in rows]
 
 
 @brief
 def last(connection: Connection, limit: int) -> list[Episode]:
     """The last episodes, oldest first."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM episodes ORDER BY id DESC LIMIT ?",  # noqa: S608
+        f"SELECT {_COLUMNS}, crc FROM episodes ORDER BY id DESC LIMIT ?",  # noqa: S608
         (limit,),
     ).fetchall()
-    return [Episode(*row) for row in reversed(rows)]
+    return [_episode(row) for row in reversed(rows)]
 
 
 def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
@@ -116,8 +117,8 @@ def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
 
 def dump(connection: Connection) -> Iterator[dict[str, Any]]:
     """Every episode as a record, oldest first."""
-    for row in connection.execute(f"SELECT {_COLUMNS} FROM episodes ORDER BY id"):  # noqa: S608
-        episode = Episode(*row)
+    for row in connection.execute(f"SELECT {_COLUMNS}, crc FROM episodes ORDER BY id"):  # noqa: S608
+        episode = _episode(row)
         yield {
             **episode._asdict(),
             "content": orjson.Fragment(episode.content),
@@ -130,13 +131,17 @@ def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
     for record in records:
         content, metadata = orjson.dumps(record["content"]), orjson.dumps(record["metadata"])
         connection.execute(
-            f"""INSERT INTO episodes ({_COLUMNS}, bytes) VALUES (:id, :session_id, :type,
-            :content, :metadata, :created_at, :bytes)""",  # noqa: S608
+            f"""INSERT INTO episodes ({_COLUMNS}, bytes, crc) VALUES (:id, :session_id, :type,
+            :content, :metadata, :created_at, :bytes, :crc)""",  # noqa: S608
             {
                 **record,
                 "content": content,
                 "metadata": metadata,
                 "bytes": len(content) + len(metadata),
+                "crc": checksum(
+                    *(content, metadata, record["session_id"], record["type"]),
+                    float(record["created_at"]),
+                ),
             },
         )
         _index(connection, record["id"], searchable(record["content"]))
@@ -167,18 +172,29 @@ def _matching(connection: Connection, expression: str, order: str, limit: int) -
         WHERE episode_text MATCH ? ORDER BY {order} LIMIT ?""",  # noqa: S608  # one of two
         (expression, limit),
     )
-    return [Episode(*row) for row in rows]
+    return [_episode(row) for row in rows]
 
 
 def _append(connection: Connection, draft: Draft, now: float) -> Episode:
     session_id, type, content, metadata, text = draft
     [id] = connection.execute(
-        """INSERT INTO episodes (session_id, type, content, metadata, bytes, created_at)
-        VALUES (?, ?, ?, ?, ?, ?) RETURNING id""",
-        (session_id, type, content, metadata, len(content) + len(metadata), now),
+        """INSERT INTO episodes (session_id, type, content, metadata, bytes, created_at, crc)
+        VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id""",
+        (
+            *(session_id, type, content, metadata, len(content) + len(metadata), now),
+            checksum(content, metadata, session_id, type, now),
+        ),
     ).fetchone()
     _index(connection, id, text)
     return Episode(id, session_id, type, content, metadata, now)
+
+
+def _episode(row: Sequence[Any]) -> Episode:
+    *fields, crc = row
+    episode = Episode(*fields)
+    _, session_id, type, content, metadata, created_at = episode
+    require(crc, content, metadata, session_id, type, created_at)
+    return episode
 
 
 def _index(connection: Connection, id: int, text: str) -> None:

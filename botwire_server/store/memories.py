@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from botwire_server.errors import Damaged
 from botwire_server.store import vectors
-from botwire_server.store.driver import Connection
+from botwire_server.store.checksums import checksum, require
+from botwire_server.store.driver import DAMAGED, Connection
 from botwire_server.store.sameness import fingerprint
 from botwire_server.vector import Model, Vector
 
@@ -50,30 +52,35 @@ class Replaced(NamedTuple):
 
 
 _COLUMNS = "id, content, metadata, collection, session_id, created_at, updated_at"
+_CHECKED = f"{_COLUMNS}, crc"
 
 
 def put(connection: Connection, draft: Draft) -> tuple[Memory, bool]:
     """Store a memory; True where it was merged with one that says the same."""
     same = fingerprint(draft.collection, draft.session_id, draft.content)
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM memories WHERE same = ?",  # noqa: S608
+        f"SELECT {_CHECKED} FROM memories WHERE same = ?",  # noqa: S608
         (same,),
     ).fetchone()
     # As it will be written out, so that a bound read from a memory includes that memory.
     now = round(connection.now, 6)
     if row is not None:
-        return _merge(connection, row, draft, now), True
+        return _merge(connection, _sound(row), draft, now), True
     with_vectors = vectors.adopt(connection, draft.model)
     metadata = _encoded(draft.metadata)
     [id] = connection.execute(
         """INSERT INTO memories
-            (collection, content, metadata, session_id, same, bytes, created_at, updated_at)
-        VALUES (?1, ?2, ?3, ?4, ?5, octet_length(?2) + octet_length(?3), ?6, ?6) RETURNING id""",
-        (draft.collection, draft.content, metadata, draft.session_id, same, now),
+            (collection, content, metadata, session_id, same, bytes, created_at, updated_at, crc)
+        VALUES (?1, ?2, ?3, ?4, ?5, octet_length(?2) + octet_length(?3), ?6, ?6, ?7)
+        RETURNING id""",
+        (
+            *(draft.collection, draft.content, metadata, draft.session_id, same, now),
+            checksum(draft.content, metadata, now, now),
+        ),
     ).fetchone()
     if with_vectors:
         vectors.put(connection, id, draft.vectors)
-    row = (id, draft.content, metadata, draft.collection, draft.session_id, now, now)
+    row = (id, draft.content, metadata, draft.collection, draft.session_id, now, now, None)
     return _memory(connection, row), False
 
 
@@ -85,21 +92,25 @@ def put_all(connection: Connection, drafts: Sequence[Draft]) -> list[tuple[Memor
 def get(connection: Connection, id: int) -> Memory | None:
     """The memory with this number."""
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM memories WHERE id = ?",  # noqa: S608
+        f"SELECT {_CHECKED} FROM memories WHERE id = ?",  # noqa: S608
         (id,),
     ).fetchone()
-    return None if row is None else _memory(connection, row)
+    return None if row is None else _memory(connection, _sound(row))
 
 
 def get_all(connection: Connection, ids: Sequence[int]) -> dict[int, Memory]:
     """The memories with these numbers, as far as they are there."""
     [found] = connection.execute(
         """SELECT json_group_array(json_array(
-            id, content, metadata, collection, session_id, created_at, updated_at
+            id, content, metadata, collection, session_id, created_at, updated_at, crc
         )) FROM memories WHERE id IN (SELECT value FROM json_each(?))""",
         (orjson.dumps(ids).decode(),),
     ).fetchone()
-    return {row[0]: _memory(connection, row) for row in orjson.loads(found)}
+    try:
+        rows = orjson.loads(found)
+    except orjson.JSONDecodeError as error:  # not even UTF-8
+        raise Damaged(DAMAGED) from error
+    return {row[0]: _memory(connection, _sound(row)) for row in rows}
 
 
 def delete(connection: Connection, id: int) -> bool:
@@ -115,10 +126,10 @@ def delete(connection: Connection, id: int) -> bool:
 def newest(connection: Connection, limit: int) -> list[Memory]:
     """The memories that were stored last, newest first."""
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM memories ORDER BY id DESC LIMIT ?",  # noqa: S608
+        f"SELECT {_CHECKED} FROM memories ORDER BY id DESC LIMIT ?",  # noqa: S608
         (limit,),
     )
-    return [_memory(connection, row) for row in rows]
+    return [_memory(connection, _sound(row)) for row in rows]
 
 
 def history(connection: Connection, id: int) -> tuple[Memory, list[Replaced]] | None:
@@ -127,11 +138,14 @@ def history(connection: Connection, id: int) -> tuple[Memory, list[Replaced]] | 
     if memory is None:
         return None
     rows = connection.execute(
-        """SELECT content, metadata, replaced_at FROM memory_history
+        """SELECT content, metadata, replaced_at, crc FROM memory_history
         WHERE memory_id = ? ORDER BY revision""",
         (id,),
     )
-    replaced = [Replaced(content, text.encode(), moment) for content, text, moment in rows]
+    replaced = []
+    for content, text, moment, crc in rows:
+        require(crc, content, text, moment)
+        replaced.append(Replaced(content, text.encode(), moment))
     return memory, replaced
 
 
@@ -154,14 +168,15 @@ def from_uuid(text: str) -> tuple[str, int] | None:
 
 
 def _merge(connection: Connection, row: Sequence[Any], draft: Draft, now: float) -> Memory:
-    id, content, text, collection, session_id, created_at, _ = row
+    id, content, text, collection, session_id, created_at, _, _ = row
     metadata = _encoded(united(orjson.loads(text), draft.metadata))
     if (content, text) != (draft.content, metadata):
         connection.execute(
-            """INSERT INTO memory_history (memory_id, revision, content, metadata, replaced_at)
-            SELECT ?1, 1 + coalesce(max(revision), 0), ?2, ?3, ?4
+            """INSERT INTO memory_history
+                (memory_id, revision, content, metadata, replaced_at, crc)
+            SELECT ?1, 1 + coalesce(max(revision), 0), ?2, ?3, ?4, ?5
             FROM memory_history WHERE memory_id = ?1""",
-            (id, content, text, now),
+            (id, content, text, now, checksum(content, text, now)),
         )
         connection.execute(
             "UPDATE memories SET bytes = bytes + octet_length(?) + octet_length(?) WHERE id = ?",
@@ -178,10 +193,11 @@ def _merge(connection: Connection, row: Sequence[Any], draft: Draft, now: float)
         # A request may bring another vector for the same text.
         vectors.replace(connection, id, draft.vectors)
     connection.execute(
-        "UPDATE memories SET metadata = ?, updated_at = ? WHERE id = ?", (metadata, now, id)
+        "UPDATE memories SET metadata = ?, updated_at = ?, crc = ? WHERE id = ?",
+        (metadata, now, checksum(draft.content, metadata, created_at, now), id),
     )
     return _memory(
-        connection, (id, draft.content, metadata, collection, session_id, created_at, now)
+        connection, (id, draft.content, metadata, collection, session_id, created_at, now, None)
     )
 
 
@@ -197,8 +213,8 @@ def united(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
 def dump(connection: Connection) -> Iterator[dict[str, Any]]:
     """Every memory as a record, oldest first: with its history, its vectors and whose they are."""
     model = vectors.recorded(connection).model
-    for row in connection.execute(f"SELECT {_COLUMNS} FROM memories ORDER BY id"):  # noqa: S608
-        id, content, text, collection, session_id, created_at, updated_at = row
+    for row in connection.execute(f"SELECT {_CHECKED} FROM memories ORDER BY id"):  # noqa: S608
+        id, content, text, collection, session_id, created_at, updated_at, _ = _sound(row)
         held = vectors.held(connection, id)
         yield {
             "id": id,
@@ -226,19 +242,24 @@ def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
             (record["id"], number, one["content"], _encoded(one["metadata"]), one["replaced_at"])
             for number, one in enumerate(record["history"], 1)
         ]
+        made, moved = float(record["created_at"]), float(record["updated_at"])
         metadata = _encoded(record["metadata"])
         texts = [record["content"], metadata, *(text for one in past for text in one[2:4])]
         connection.execute(
-            f"""INSERT INTO memories ({_COLUMNS}, same, bytes) VALUES (:id, :content, :text,
-            :collection, :session_id, :created_at, :updated_at, :same, :bytes)""",  # noqa: S608
+            f"""INSERT INTO memories ({_CHECKED}, same, bytes) VALUES (:id, :content, :text,
+            :collection, :session_id, :created_at, :updated_at, :crc, :same, :bytes)""",  # noqa: S608
             {
                 **record,
                 "text": metadata,
+                "crc": checksum(record["content"], metadata, made, moved),
                 "same": fingerprint(record["collection"], record["session_id"], record["content"]),
                 "bytes": sum(len(text.encode()) for text in texts),
             },
         )
-        connection.executemany("INSERT INTO memory_history VALUES (?, ?, ?, ?, ?)", past)
+        connection.executemany(
+            "INSERT INTO memory_history VALUES (?, ?, ?, ?, ?, ?)",
+            ((*one, checksum(*one[2:4], float(one[4]))) for one in past),
+        )
         if with_vectors:
             given = {int(number): text for number, text in record["vectors"].items()}
             vectors.put(
@@ -256,7 +277,7 @@ def _encoded(metadata: dict[str, Any]) -> str:
 
 
 def _memory(connection: Connection, row: Sequence[Any]) -> Memory:
-    id, content, text, collection, session_id, created_at, updated_at = row
+    id, content, text, collection, session_id, created_at, updated_at, _ = row
     return Memory(
         uuid(connection.namespace_id, id),
         content,
@@ -266,3 +287,10 @@ def _memory(connection: Connection, row: Sequence[Any]) -> Memory:
         created_at,
         updated_at,
     )
+
+
+def _sound(row: Sequence[Any]) -> Sequence[Any]:
+    """The row, if it is what was stored. Raises `Damaged`."""
+    _, content, text, _, _, created_at, updated_at, crc = row
+    require(crc, content, text, created_at, updated_at)
+    return row

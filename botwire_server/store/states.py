@@ -6,12 +6,13 @@ moves by one with every write, also where a state is stored over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from botwire_server.errors import Conflict
+from botwire_server.store.checksums import checksum, require
 from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
 
@@ -49,10 +50,10 @@ _ALIVE = "(expires_at IS NULL OR expires_at > ?)"
 def get(connection: Connection, session_id: str) -> State | None:
     """The state of a session, or None."""
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM states WHERE session_id = ? AND {_ALIVE}",  # noqa: S608
+        f"SELECT {_COLUMNS}, crc FROM states WHERE session_id = ? AND {_ALIVE}",  # noqa: S608
         (session_id, connection.now),
     ).fetchone()
-    return None if row is None else State(*row)
+    return None if row is None else _state(row)
 
 
 @brief
@@ -61,15 +62,18 @@ def put(connection: Connection, session_id: str, data: bytes, *, ttl: float | No
     now = connection.now
     row = connection.execute(
         f"""INSERT INTO states
-            (session_id, data, version, bytes, created_at, updated_at, expires_at)
-        VALUES (?1, ?2, 1, ?3, ?4, ?4, ?5)
+            (session_id, data, version, bytes, created_at, updated_at, expires_at, crc)
+        VALUES (?1, ?2, 1, ?3, ?4, ?4, ?5, ?6)
         ON CONFLICT (session_id) DO UPDATE SET
-            data = excluded.data, bytes = excluded.bytes,
+            data = excluded.data, bytes = excluded.bytes, crc = excluded.crc,
             version = iif(expires_at <= ?4, 1, version + 1),
             created_at = iif(expires_at <= ?4, ?4, created_at),
             updated_at = ?4, expires_at = excluded.expires_at
         RETURNING {_COLUMNS}""",  # noqa: S608
-        (session_id, data, len(data), now, None if ttl is None else now + ttl),
+        (
+            *(session_id, data, len(data), now, None if ttl is None else now + ttl),
+            checksum(data, session_id),
+        ),
     ).fetchone()
     connection.leftovers = True
     return State(*row)
@@ -106,9 +110,12 @@ def update(
     now = connection.now
     row = connection.execute(
         f"""UPDATE states SET data = ?2, bytes = ?3, version = version + 1, updated_at = ?4,
-            expires_at = coalesce(?5, expires_at)
+            expires_at = coalesce(?5, expires_at), crc = ?6
         WHERE session_id = ?1 RETURNING {_COLUMNS}""",  # noqa: S608
-        (session_id, data, len(data), now, None if ttl is None else now + ttl),
+        (
+            *(session_id, data, len(data), now, None if ttl is None else now + ttl),
+            checksum(data, session_id),
+        ),
     ).fetchone()
     connection.leftovers = True
     return State(*row)
@@ -139,7 +146,7 @@ def sessions(connection: Connection) -> list[Session]:
 def latest(connection: Connection, session_id: str) -> tuple[State | None, int]:
     """The state of this session, else the last written one; and how many states there are."""
     row = connection.execute(
-        f"""SELECT {_COLUMNS} FROM states WHERE {_ALIVE}
+        f"""SELECT {_COLUMNS}, crc FROM states WHERE {_ALIVE}
         ORDER BY session_id = ? DESC, updated_at DESC, id DESC LIMIT 1""",  # noqa: S608
         (connection.now, session_id),
     ).fetchone()
@@ -147,13 +154,13 @@ def latest(connection: Connection, session_id: str) -> tuple[State | None, int]:
         f"SELECT count(*) FROM states WHERE {_ALIVE}",  # noqa: S608
         (connection.now,),
     ).fetchone()
-    return None if row is None else State(*row), count
+    return None if row is None else _state(row), count
 
 
 def dump(connection: Connection) -> Iterator[dict[str, Any]]:
     """Every state as a record."""
-    for row in connection.execute(f"SELECT {_COLUMNS} FROM states ORDER BY id"):  # noqa: S608
-        state = State(*row)
+    for row in connection.execute(f"SELECT {_COLUMNS}, crc FROM states ORDER BY id"):  # noqa: S608
+        state = _state(row)
         yield {**state._asdict(), "data": orjson.Fragment(state.data)}
 
 
@@ -162,9 +169,14 @@ def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
     for record in records:
         data = orjson.dumps(record["data"])
         connection.execute(
-            f"""INSERT INTO states ({_COLUMNS}, bytes) VALUES (:session_id, :data, :version,
-            :created_at, :updated_at, :expires_at, :bytes)""",  # noqa: S608
-            {**record, "data": data, "bytes": len(data)},
+            f"""INSERT INTO states ({_COLUMNS}, bytes, crc) VALUES (:session_id, :data, :version,
+            :created_at, :updated_at, :expires_at, :bytes, :crc)""",  # noqa: S608
+            {
+                **record,
+                "data": data,
+                "bytes": len(data),
+                "crc": checksum(data, record["session_id"]),
+            },
         )
 
 
@@ -172,3 +184,10 @@ def sweep(connection: Connection) -> None:
     """Erase what has expired."""
     connection.execute("DELETE FROM states WHERE expires_at <= ?", (connection.now,))
     connection.leftovers = True
+
+
+def _state(row: Sequence[Any]) -> State:
+    *fields, crc = row
+    state = State(*fields)
+    require(crc, state.data, state.session_id)
+    return state

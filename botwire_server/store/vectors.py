@@ -14,7 +14,7 @@ import orjson
 
 from botwire_server.lazy import numpy as np
 from botwire_server.store.driver import Connection
-from botwire_server.store.migrations import vector_tables
+from botwire_server.store.namespace_steps import vector_tables
 from botwire_server.vector import GIVEN, Model, Vector
 
 if TYPE_CHECKING:

@@ -182,16 +182,15 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    *fields, crc = row
-    entry = Entry(*fields)
+    crc = row[-1]
     if crc is not None:
         try:
-            right = crc_of(entry.key, entry.value) == crc
+            right = crc32(row[1], crc32(row[0].encode())) == crc
         except (AttributeError, TypeError):  # not even of its type
             right = False
         if not right:
             raise Damaged(DAMAGED)
-    return entry
+    return Entry(*row[:-1])
 
 
 def size_of(value: Any, encoded: bytes) -> int:

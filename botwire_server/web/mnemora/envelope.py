@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from botwire_server.errors import (
     Conflict,
+    Damaged,
     Forbidden,
     Internal,
     Invalid,
@@ -36,7 +37,7 @@ class Unroutable(Invalid):
     """The body has the shape of no kind of memory."""
 
 
-# The contract knows no other codes: the status says the rest.
+# The contract knows no other codes but NAMESPACE_DAMAGED: the status says the rest.
 CODES: Mapping[type[Refusal], str] = {
     Invalid: "VALIDATION_ERROR",
     InvalidJson: "INVALID_JSON",
@@ -49,6 +50,7 @@ CODES: Mapping[type[Refusal], str] = {
     TooLarge: "PAYLOAD_TOO_LARGE",
     QuotaExceeded: "RATE_LIMITED",
     Unavailable: "INTERNAL_ERROR",
+    Damaged: "NAMESPACE_DAMAGED",
     Internal: "INTERNAL_ERROR",
     Refusal: "VALIDATION_ERROR",
 }

@@ -13,6 +13,7 @@ from botwire_server import __version__
 from botwire_server.cli import (
     checking,
     compacting,
+    doctor,
     keys,
     namespaces,
     reports,
@@ -44,6 +45,7 @@ cli.add_command(namespaces.namespaces)
 cli.add_command(vectors.reembed)
 cli.add_command(checking.check)
 cli.add_command(compacting.compact)
+cli.add_command(doctor.doctor)
 cli.add_command(reports.usage)
 cli.add_command(reports.audit)
 
@@ -59,7 +61,8 @@ def variables(command: click.Command) -> set[str]:
 def main() -> None:
     """The console script: a refusal is one sentence and exit code 1."""
     try:
-        refuse_unknown_variables(os.environ, variables(cli))
+        if sys.argv[1:2] != ["doctor"]:  # which tells of them among the rest
+            refuse_unknown_variables(os.environ, variables(cli))
         cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from botwire_server.errors import QuotaExceeded, Refusal, Unavailable, Unusable
+from botwire_server.errors import Damaged, QuotaExceeded, Refusal, Unavailable, Unusable
 from botwire_server.store import purges
 from botwire_server.store.driver import Clock, Durability, require_driver
 from botwire_server.store.namespace import Limits, Namespace, Outlook, Totals
@@ -328,12 +328,25 @@ class DataDirectory:
             str(wal.relative_to(self.path)).removesuffix("-wal")
             for wal in self.path.glob("tenants/*/*.db-wal")
         ]
-        for row in self.registry.rows(unclean):
+        for row in self.registry.rows([*unclean, *await asyncio.to_thread(self._lost, known)]):
             try:
                 self._changed[row.id] = await self.pool.open(row)
+            except Damaged:
+                pass  # is logged where it is opened
             except Refusal as error:
                 log.error("namespace %s: %s", row.id, error.message)
         await self.note_changes()
+
+    def _lost(self, known: set[str]) -> list[str]:
+        """The files that are missing or empty: cheap to see, so it is said at the start."""
+        there = {
+            f"tenants/{directory.name}/{file.name}"
+            for directory in self.path.glob("tenants/*")
+            if directory.is_dir()
+            for file in os.scandir(directory)
+            if file.stat().st_size
+        }
+        return sorted(file for file in known - there if file + DRAFT not in there)
 
 
 async def _locked(path: Path, patience: float) -> Lock:

@@ -73,6 +73,7 @@ class Pool:
         self._promised: Counter[str] = Counter()
         self._template = template(NAMESPACE, directory)
         self._removed: set[str] = set()
+        self._told: set[str] = set()
 
     def get(self, row: NamespaceRow) -> Namespace | None:
         """The namespace, if it is open."""
@@ -172,7 +173,13 @@ class Pool:
         closing = self._closing.get(row.id)
         if closing is not None:
             await closing
-        namespace = await self._open_file(row, revision=self._noted(row.id))
+        try:
+            namespace = await self._open_file(row, revision=self._noted(row.id))
+        except Damaged as error:
+            if row.id not in self._told:  # every request meets it again
+                self._told.add(row.id)
+                log.error("namespace %s: %s", row.id, error.message)
+            raise
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
         self._open[row.id] = namespace
         self._make_room()

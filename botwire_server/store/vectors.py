@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from botwire_server.errors import Damaged
 from botwire_server.lazy import numpy as np
-from botwire_server.store.driver import Connection
+from botwire_server.store.driver import DAMAGED, Connection
 from botwire_server.store.namespace_steps import vector_tables
 from botwire_server.vector import GIVEN, Model, Vector
 
@@ -32,6 +33,9 @@ NEAREST = 200
 # Chunks of a memory that are compared where it was found by its words.
 CHUNKS_COMPARED = 2
 
+
+# What a vector's square may be for rounding.
+NEARLY_ONE = 0.99
 
 _PUT_BITS = "INSERT INTO memory_bits (rowid, bits) VALUES (?, vec_quantize_binary(?))"
 
@@ -194,7 +198,14 @@ class Surroundings:
         ).fetchone()
         if not vectors:
             return {}
-        cosines = np.frombuffer(vectors, np.float32).reshape(-1, len(self._query)) @ self._query
+        if len(vectors) % self._query.nbytes:
+            raise Damaged(DAMAGED)
+        chosen = np.frombuffer(vectors, np.float32).reshape(-1, len(self._query))
+        # They have the length one; what has another is not what was stored.
+        lengths = np.einsum("ij,ij->i", chosen, chosen)
+        if not ((lengths > NEARLY_ONE) & (lengths < 1 / NEARLY_ONE)).all():
+            raise Damaged(DAMAGED)
+        cosines = chosen @ self._query
         order = np.argsort(-cosines, kind="stable")
         memories = np.array(orjson.loads(found), np.int64)[order] >> CHUNK_BITS
         _, first = np.unique(memories, return_index=True)

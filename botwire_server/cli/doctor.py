@@ -1,0 +1,134 @@
+"""`botwire-server doctor`: would a server run well here, with these settings?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from botwire_server import __version__, tiers
+from botwire_server.cli.common import show_json, show_table
+from botwire_server.cli.serve import settings
+from botwire_server.config import PREFIX, Config, variable
+from botwire_server.embedding import NONE, embedder
+from botwire_server.errors import Refusal, Unusable
+from botwire_server.store.diagnosis import Finding, of_directory, of_machine
+from botwire_server.summarizer import summarizer
+
+_ORIGINS = {
+    ParameterSource.COMMANDLINE: "option",
+    ParameterSource.ENVIRONMENT: "variable",
+}
+# A password that stands in an address.
+_IN_URL = re.compile("//[^/@]+@")
+# How long an endpoint may take to answer.
+PATIENCE_SECONDS = 10.0
+
+
+@click.command()
+@settings
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@click.pass_context
+def doctor(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Look at this machine, the data directory and the settings, and say what is not well.
+
+    It takes the options and variables of `serve`, and says of each where it comes from. It works
+    before the first start, beside a server, and where something is broken; it changes nothing. The
+    exit code is 1 where a server would not start, or would not work.
+    """
+    config = Config(**{name: value for name, value in options.items() if value is not None})
+    shown = [_setting(context, config, field.name) for field in fields(Config)]
+    findings = [
+        Finding("ok", "botwire-server", __version__),
+        *of_machine(),
+        *of_directory(config.data_dir),
+        *_of_settings(config),
+    ]
+    ok = all(each.level != "failure" for each in findings)
+    if as_json:
+        show_json({"ok": ok, "findings": [each._asdict() for each in findings], "settings": shown})
+    else:
+        for each in findings:
+            click.echo(f"{each.level:<8} {each.what:<15} {each.says}")
+            if each.remedy is not None:
+                click.echo(f"{'':<25}{each.remedy}")
+        click.echo("")
+        show_table(shown, ("setting", "value", "origin"), empty="")
+    if not ok:
+        sys.exit(1)
+
+
+def _setting(context: click.Context, config: Config, name: str) -> dict[str, Any]:
+    value = getattr(config, name)
+    secret = not next(field.repr for field in fields(Config) if field.name == name)
+    if secret and value is not None:
+        value = "(set, not shown)"
+    source = context.get_parameter_source(name)
+    origin = _ORIGINS.get(source, "default") if source is not None else "default"
+    return {
+        "setting": name,
+        "value": value
+        if isinstance(value, bool | int | None)
+        else _IN_URL.sub("//(not shown)@", str(value)),
+        "origin": f"{origin} {variable(name)}" if origin == "variable" else origin,
+    }
+
+
+def _of_settings(config: Config) -> Iterator[Finding]:
+    known = {variable(field.name) for field in fields(Config)}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, sorted(known), n=1)
+            yield Finding(
+                "failure",
+                "variable",
+                f"{name} is no setting, and the server does not start with it",
+                f"Did you mean {near[0]}?" if near else "Remove it.",
+            )
+    if config.insecure_open and not config.loopback:
+        yield Finding(
+            "warning",
+            "insecure_open",
+            "everybody who reaches the port can read and delete everything while no key exists",
+            "Leave the option away, and make keys.",
+        )
+    for what, tried in (
+        ("tiers", lambda: tiers.load(config.tiers or config.data_dir / tiers.FILE)),
+        ("summarizer", lambda: summarizer(config.summarizer, config.summarizer_key)),
+    ):
+        try:
+            tried()
+        except Unusable as error:
+            yield Finding("failure", what, "the server does not start with it", error.message)
+        else:
+            yield Finding("ok", what, config.summarizer if what == "summarizer" else "readable")
+    yield asyncio.run(_embedder(config))
+
+
+async def _embedder(config: Config) -> Finding:
+    try:
+        made = embedder(config.embedder, config.embedder_key, seconds=PATIENCE_SECONDS)
+    except Unusable as error:
+        return Finding("failure", "embedder", "the server does not start with it", error.message)
+    try:
+        embedded = await made.embed(["Is anybody there?"])
+    except Refusal as error:
+        return Finding(
+            "failure",
+            "embedder",
+            f"{made.name} does not answer: memories cannot be stored or found by meaning",
+            error.message,
+        )
+    finally:
+        await made.close()
+    if embedded is None:
+        return Finding("ok", "embedder", f"{NONE}: search by keywords only")
+    return Finding("ok", "embedder", f"{made.name}, {embedded.model.dimension} dimensions")

@@ -264,7 +264,7 @@ def test_every_route_has_its_row(acme):
         (method, resource.path)
         for dialect in acme.office.app.dialects
         for resource in dialect.routes
-        for method in resource.handlers
+        for method in resource.operations
     }
     rows = [(row.method, row.template) for row in ROWS]
     assert len(rows) == len(set(rows))

@@ -25,7 +25,7 @@ _NAME: Schema = {
     "type": "string",
     "minLength": 1,
     "maxLength": LONGEST_TENANT,
-    "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f/]*$",
+    "pattern": NO_CONTROLS.replace("]", "/]"),
 }
 _PART = "[^\\u0000-\\u001f\\u007f-\\u009f*]*"
 

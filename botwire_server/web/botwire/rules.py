@@ -11,7 +11,7 @@ from typing import Any
 from botwire_server.errors import Invalid
 from botwire_server.store import names
 from botwire_server.web.description import JSON, STRING, Answer, Body, Query, Shape, listed
-from botwire_server.web.fields import Cursor, Field, Number, Text, Values, Whole
+from botwire_server.web.fields import NO_CONTROLS, Cursor, Field, Number, Text, Values, Whole
 
 LONGEST_TTL = 100 * 365 * 86_400
 LONGEST_PAGE = 10_000
@@ -20,14 +20,16 @@ LONGEST_PAGE = 10_000
 class Name(Field[str]):
     """The name of a namespace or of an entry, in the path.
 
-    Without `only` the store's own rules hold: 1 to `longest` characters, none of them a control.
+    Without `only` the store's own rules hold: 1 to `longest` characters, none of them a control;
+    and without `slashes` none of these.
     """
+
+    slashes = False
 
     def __init__(self, name: str, help: str, *, longest: int, only: str | None, said: str) -> None:
         schema = {"type": "string", "minLength": 1, "maxLength": longest}
-        schema["pattern"] = (
-            "^[^\\u0000-\\u001f\\u007f-\\u009f/]*$" if only is None else f"^{only}*$"
-        )
+        any = NO_CONTROLS if self.slashes else NO_CONTROLS.replace("]", "/]")
+        schema["pattern"] = any if only is None else f"^{only}*$"
         super().__init__(name, help, schema, place="path", required=True)
         self._pattern = None if only is None else re.compile(f"{only}{{1,{longest}}}")
         self._said = said
@@ -43,6 +45,8 @@ class Name(Field[str]):
 class Key(Name):
     """An entry's name. (That of a namespace is checked by whoever opens it.)"""
 
+    slashes = True
+
     def of(self, values: Values) -> str:
         """See `Field`."""
         names.check(values["key"], "key", longest=names.LONGEST_KEY)
@@ -53,7 +57,7 @@ class Value(Field[Any]):
     """What is stored: any JSON, or a string of at most `longest` characters."""
 
     def __init__(self, *, longest: int | None) -> None:
-        help = "What to store. It comes back with its type."
+        help = "What to store: nested at most 64 deep, whole numbers within 64 bits."
         schema = JSON if longest is None else {"type": "string", "maxLength": longest}
         super().__init__("value", help, schema, required=True)
         self._longest = longest

@@ -13,7 +13,7 @@ from botwire_server.errors import Invalid, TooLarge
 from botwire_server.store import names
 from botwire_server.web.body import parse_json, read_body
 from botwire_server.web.description import OBJECT, Body, Query
-from botwire_server.web.fields import Field, Values
+from botwire_server.web.fields import NO_CONTROLS, Field, Values
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Identifier(Field[str]):
             "type": "string",
             "minLength": 1,
             "maxLength": LONGEST_ID,
-            "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f#]*$",
+            "pattern": NO_CONTROLS.replace("]", "#]"),
         }
         super().__init__(name, help, schema, required=default is None, default=default, **more)
         self._default = default

@@ -84,7 +84,8 @@ _SOMETIMES = ("X-RateLimit-Reset", "Retry-After")
 def document(dialects: Sequence[Dialect]) -> dict[str, Any]:
     """The whole document, as JSON would hold it."""
     made = _Document()
-    for dialect in dialects:
+    # The dialect that takes every path stands last among them, and first here.
+    for dialect in reversed(dialects):
         for resource in dialect.routes:
             made.add(dialect, resource)
     return {
@@ -95,7 +96,6 @@ def document(dialects: Sequence[Dialect]) -> dict[str, Any]:
             "description": INTRODUCTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
         "security": [{name: []} for name in SCHEMES],
         "tags": [{"name": name} for name in made.tags],
         "paths": made.paths,

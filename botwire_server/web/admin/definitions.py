@@ -39,7 +39,9 @@ class Scopes(Field[list[str]]):
 
     def of(self, values: Values) -> list[str]:
         """See `Field`."""
-        scopes = values.get("scopes") or []
+        scopes = values.get("scopes")
+        if scopes is None:
+            return []
         if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
             raise self.refusal(f"scopes must be a list of {', '.join(keys.SCOPES)}.")
         return scopes

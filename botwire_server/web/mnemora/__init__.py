@@ -39,6 +39,12 @@ def dialect(*, checkpoint_ids: bool, summarizer: Summarizer) -> Dialect:
         routes=[
             Path(resource)
             for resource in (
+                *state.resources(checkpoint_ids=checkpoint_ids),
+                *semantic.resources(),
+                *summaries.resources(summarizer=summarizer),
+                *episodic.resources(),
+                *usage.resources(),
+                *unified.resources(),
                 Resource(
                     "/v1/health",
                     tag="Usage",
@@ -49,12 +55,6 @@ def dialect(*, checkpoint_ids: bool, summarizer: Summarizer) -> Dialect:
                         answers={200: wrapped(HEALTH)},
                     ),
                 ),
-                *state.resources(checkpoint_ids=checkpoint_ids),
-                *semantic.resources(),
-                *summaries.resources(summarizer=summarizer),
-                *episodic.resources(),
-                *usage.resources(),
-                *unified.resources(),
             )
         ],
         refuse=refuse,

@@ -95,19 +95,14 @@ NO_QUERY = Query(strict=True)
 
 class Body:
     """A JSON object of these fields; others are ignored. `most` bytes, where it has a limit of its
-    own; `shapes` are the sets of fields of which one must be there."""
+    own."""
 
     def __init__(
-        self,
-        *fields: Field[Any],
-        most: int | None = None,
-        example: Mapping[str, Any] | None = None,
-        shapes: tuple[tuple[str, ...], ...] = (),
+        self, *fields: Field[Any], most: int | None = None, example: Mapping[str, Any]
     ) -> None:
         self.fields = fields
         self.most = most
         self.example = example
-        self.shapes = shapes
 
     @property
     def schema(self) -> Schema:
@@ -119,9 +114,20 @@ class Body:
         required = [field.name for field in self.fields if field.required]
         if required:
             schema["required"] = required
-        if self.shapes:
-            schema["anyOf"] = [{"required": [*names]} for names in self.shapes]
         return schema
+
+
+class OneOf(Body):
+    """A body of one of several shapes; the first that fits counts."""
+
+    def __init__(self, *bodies: Body, example: Mapping[str, Any]) -> None:
+        super().__init__(example=example)
+        self.bodies = bodies
+
+    @property
+    def schema(self) -> Schema:
+        """See `Body`."""
+        return {"type": "object", "anyOf": [body.schema for body in self.bodies]}
 
 
 def described(field: Field[Any]) -> Schema:

@@ -114,8 +114,10 @@ class Whole(Field[int | None]):
         if value is None:
             return None
         least, most = self._bounds
-        if (self.place == "query" and re.fullmatch("[0-9]{1,9}", value)) or (isinstance(value, float) and value.is_integer()):
-            value = int(value)
+        if self.place == "query":
+            value = int(value) if re.fullmatch("[0-9]{1,9}", value) else None
+        elif isinstance(value, float) and value.is_integer():
+            value = int(value)  # JSON has one kind of number
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self.refusal(f"{self.name} must be a whole number from {least} to {most}.")
         return value

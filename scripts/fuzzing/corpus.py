@@ -258,7 +258,8 @@ def ways(
     for type in ("text/plain", "", "application/json; charset=utf-16", "a" * 5_000):
         yield partial(target.ask, method, plain, valid, **{"Content-Type": type})
     rest = dump(content["example"])[1:]
-    for name in content["schema"]["properties"]:
+    shapes = content["schema"].get("anyOf", [content["schema"]])
+    for name in sorted({name for shape in shapes for name in shape["properties"]}):
         for value in [*VALUES, *names[:60]]:
             changed = dump({**content["example"], name: value})
             yield partial(target.ask, method, plain, changed)

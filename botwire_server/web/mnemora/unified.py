@@ -16,23 +16,24 @@ from botwire_server.store.tenant import Tenant
 from botwire_server.web.body import read_body
 from botwire_server.web.description import (
     BOOLEAN,
-    OBJECT,
     STRING,
     WHOLE,
     Body,
+    OneOf,
     Shape,
     listed,
     operation,
     or_null,
 )
 from botwire_server.web.dialect import Resource
-from botwire_server.web.fields import Field, Schema
+from botwire_server.web.fields import Schema
 from botwire_server.web.mnemora import drafts, episodic, semantic, state
 from botwire_server.web.mnemora.envelope import SEARCH_META, Unroutable, success, wrapped
 from botwire_server.web.mnemora.fields import (
     AGENT,
     AGENT_IN_PATH,
     DEFAULT_SESSION,
+    SESSION,
     UNASKED,
     object_of,
     read_fields,
@@ -44,7 +45,6 @@ from botwire_server.web.mnemora.records import (
     EPISODE,
     MEMORY,
     STATE,
-    TYPES,
     episode_record,
     state_record,
 )
@@ -57,18 +57,14 @@ SIDE_BY_SIDE = 8
 
 
 TAG = "All kinds of memory"
-ANY = Body(
-    *{
-        field.name: field
-        for body in (state.NEW, episodic.EPISODE_BODY, drafts.NEW)
-        for field in body.fields
-        if not field.required or field.name == "agent_id"
-    }.values(),
-    Field("data", "A state's document.", OBJECT),
-    Field("type", "An episode's kind.", {"type": "string", "enum": [*TYPES]}),
-    Field("content", "A text, or what happened.", {"type": ["string", "object"]}),
+_IDS = ("agent_id", "session_id")
+ANY = OneOf(
+    Body(
+        AGENT, SESSION, *(field for field in state.NEW.fields if field.name not in _IDS), example={}
+    ),
+    episodic.EPISODE_BODY,
+    drafts.NEW,
     example={"agent_id": "a", "content": "The customer prefers e-mail."},
-    shapes=(("data", "session_id"), ("content", "type"), ("content",)),
 )
 KIND: Schema = {"type": "string", "enum": ["state", "episodic", "semantic"]}
 STORED: Schema = {

@@ -39,8 +39,13 @@ body and refused in the query of a request that changes something. Whatever a he
 too long for, or comes too slowly, is answered 431, 413 or 408 before it is looked at."""
 
 SCHEMES: Schema = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "The API key."},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The API key: the usual way."},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The API key.",
+    },
     "basic": {
         "type": "http",
         "scheme": "basic",

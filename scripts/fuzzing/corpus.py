@@ -108,10 +108,8 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else text[:80] + "..."
 
 
-def cases(
-    target: Target, document: dict[str, Any], outside: str, *, hosted: bool
-) -> Iterator[Case]:
-    """Everything there is to try, in no order that matters."""
+def storing(target: Target, outside: str, *, hosted: bool) -> Iterator[Case]:
+    """What stores a value or under a name, and reads it back; a text is tried as both."""
     names = texts(outside)
     for number, value in enumerate([*names, *VALUES]):
         yield partial(entry_value, target, f"k{number}", dump(value), value)
@@ -122,7 +120,6 @@ def cases(
         yield partial(entry_name, target, name, "k")
     if not hosted:
         yield from mnemora_cases(target, names)
-    yield from route_cases(target, document, names)
 
 
 def entry_value(target: Target, key: str, text: bytes, value: Any) -> None:
@@ -224,8 +221,9 @@ def search(target: Target, value: Any) -> None:
         target.ask("GET", f"/memory/values?prefix={quote(value, safe='')[:6_000]}")
 
 
-def route_cases(target: Target, document: dict[str, Any], names: list[str]) -> Iterator[Case]:
+def asking(target: Target, document: dict[str, Any], outside: str) -> Iterator[Case]:
     """Every route with bad bodies, fields, queries and paths."""
+    names = texts(outside)
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             if spared(path, method):

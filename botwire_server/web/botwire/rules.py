@@ -49,8 +49,8 @@ class Key(Name):
 
     def of(self, values: Values) -> str:
         """See `Field`."""
-        names.check(values["key"], "key", longest=names.LONGEST_KEY)
-        return super().of(values)
+        key = names.check(values["key"], "key", longest=names.LONGEST_KEY)
+        return key if self._pattern is None else super().of(values)
 
 
 class Value(Field[Any]):

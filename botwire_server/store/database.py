@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ import aiosqlite
 from botwire_server.errors import Closed, Refusal, Unavailable
 from botwire_server.store import driver
 from botwire_server.store.driver import Clock, Connection, Durability, sqlite3
-from botwire_server.store.migrations import Schema, migrate
+from botwire_server.store.migrations import Schema, migrate, sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +110,10 @@ class Database:
 
     schema: Schema
 
-    def __init__(self, worker: _Worker, *, keep: bool) -> None:
+    def __init__(self, worker: _Worker, *, keep: bool, names: Path | None) -> None:
         self._worker = worker
+        # The directory whose fsync makes the journal's name last; None once that is done.
+        self._names = names
         self._connection = worker.raw
         self._commit = "COMMIT" if keep else "ROLLBACK"
         self._loop = asyncio.get_running_loop()
@@ -132,7 +135,8 @@ class Database:
             await worker
         except sqlite3.Error as error:
             raise _explain(error) from error
-        return cls(worker, keep=keep)
+        named = durability == "full" and path != ":memory:"
+        return cls(worker, keep=keep, names=Path(path).parent if named else None)
 
     @property
     def busy(self) -> bool:
@@ -148,6 +152,11 @@ class Database:
     def leftovers(self) -> bool:
         """Whether what was deleted still lies in the WAL."""
         return self._connection.leftovers
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what was committed may not be on the disk."""
+        return self._connection.doubtful
 
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -267,6 +276,8 @@ class Database:
                 continue
             if job.error is None:
                 job.future.set_result(job.result)
+            elif isinstance(job.error, OSError):
+                job.future.set_exception(driver.disk_refusal(job.error))
             elif isinstance(job.error, sqlite3.Error):
                 job.future.set_exception(_explained(job.error))
             else:
@@ -302,7 +313,11 @@ class Database:
             for job in batch:
                 _perform(job, connection)
             return False
+        if connection.doubtful and not patient:
+            raise BlockingIOError
         try:
+            if connection.doubtful:
+                _settle(connection)
             if self._patient is not patient:
                 timeout = driver.BUSY_TIMEOUT_MS if patient else 0
                 connection.execute(f"PRAGMA busy_timeout = {timeout}")
@@ -334,13 +349,24 @@ class Database:
     def _end(self, batch: _Batch) -> None:
         try:
             self._connection.execute(self._commit)
+            if self._names is not None:
+                # SQLite does so too when it has made a journal, but takes no notice of an error.
+                sync_directory(self._names)
+                self._names = None
         except BaseException as error:
+            # Where there was no room it is not there. After any other error nobody can know.
+            if not (isinstance(error, sqlite3.Error) and driver.is_full(error)):
+                self._connection.doubtful = True
             self._undo(batch, error)
 
     def _undo(self, batch: _Batch, error: BaseException) -> None:
         connection = self._connection
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as failure:
+            log.error("undoing: %s", _name(failure))
+            connection.doubtful = True
         self.undone()
         for job in batch:
             if job.writes:
@@ -391,6 +417,13 @@ def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Cl
     leftovers = path != ":memory:" and Path(f"{path}-wal").exists()
     connection = driver.connect(path, durability=durability, clock=clock)
     connection.leftovers = leftovers
+    if leftovers and durability == "full":
+        # What is read in it is believed, and noted in the registry: it must be on the disk.
+        try:
+            _sync(f"{path}-wal")
+        except OSError as error:
+            log.error("syncing a journal: %s", os.strerror(error.errno or 0))
+            connection.doubtful = True
     try:
         if path == ":memory:":
             for step in schema.steps:
@@ -402,6 +435,26 @@ def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Cl
         connection.close()
         raise
     return connection
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _settle(connection: Connection) -> None:
+    """Bring all that was committed into the file, and cut what was refused out of the WAL.
+
+    An fsync that failed may succeed the next time without having written anything: what it was
+    for has to be written again, and here it is. Raises while the disk fails.
+    """
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    _checkpoint(connection)
+    connection.doubtful = False
 
 
 def _checkpoint(connection: Connection) -> bool:

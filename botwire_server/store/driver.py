@@ -6,13 +6,15 @@ sqlite-vec there. `pysqlite3` has it and brings a current SQLite: it is taken wh
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from botwire_server.errors import Damaged, Unavailable, Unusable
+from botwire_server.errors import Damaged, StorageFull, Unavailable, Unusable
 
 if TYPE_CHECKING:
     import sqlite3 as sqlite3
@@ -21,6 +23,8 @@ else:
         import pysqlite3.dbapi2 as sqlite3
     except ImportError:
         import sqlite3 as sqlite3
+
+log = logging.getLogger(__name__)
 
 Durability = Literal["full", "relaxed"]
 Clock = Callable[[], float]
@@ -46,11 +50,13 @@ class Connection(sqlite3.Connection):
     """A connection that knows the time and what it left behind.
 
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
-    WAL until the next truncating checkpoint. `namespace_id` is the registry's name of the file.
+    WAL until the next truncating checkpoint. `doubtful` is set while what was committed may not
+    be on the disk. `namespace_id` is the registry's name of the file.
     """
 
     clock: Clock = staticmethod(time.time)
     leftovers: bool = False
+    doubtful: bool = False
     namespace_id: str = ""
 
     @property
@@ -122,6 +128,8 @@ def refusal(error: sqlite3.Error) -> Unavailable:
     """What a caller is told about an error of SQLite; the cause goes to the log."""
     code = getattr(error, "sqlite_errorcode", None)
     text = str(error)
+    if is_full(error):
+        return StorageFull(FULL)
     if (code is not None and code & 0xFF in _DAMAGED_CODES) or any(
         sign in text for sign in _DAMAGED_SIGNS
     ):
@@ -132,9 +140,25 @@ def refusal(error: sqlite3.Error) -> Unavailable:
     return Unavailable(OUT_OF_SERVICE)
 
 
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room: then what was to be committed is certainly not there."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == _FULL if code is not None else "disk is full" in str(error)
+
+
+def disk_refusal(error: OSError) -> Unavailable:
+    """What a caller is told about an error of the file system."""
+    log.error("disk: %s", errno.errorcode.get(error.errno or 0, type(error).__name__))
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StorageFull(FULL) if full else Unavailable(OUT_OF_SERVICE)
+
+
 OUT_OF_SERVICE = (
-    "The storage cannot take this right now: the disk may be full or failing. "
-    "Nothing was stored; try again later."
+    "The server's disk does not take this right now. It counts as not stored; try again later."
 )
+FULL = (
+    "The server's disk is full. Nothing was stored; try again when its operator has made room."
+)
+_FULL = 13  # SQLITE_FULL
 _DAMAGED_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 _DAMAGED_SIGNS = ("malformed", "not a database", "unable to open", "no such table")

@@ -7,16 +7,17 @@ not name, and to open a file that is missing: that one is damaged, not empty.
 from __future__ import annotations
 
 import asyncio
-import errno
+import contextlib
 import logging
 import os
 import resource
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from botwire_server.errors import Closed, Damaged, Unavailable
-from botwire_server.store.driver import OUT_OF_SERVICE, Clock, Durability
+from botwire_server.errors import Closed, Damaged
+from botwire_server.store.driver import Clock, Durability, disk_refusal
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
 from botwire_server.store.registry import NamespaceRow
@@ -72,6 +73,9 @@ class Pool:
         self._promised: Counter[str] = Counter()
         self._template = template(NAMESPACE, directory)
         self._removed: set[str] = set()
+        # Directories whose own names are on the disk, as far as this process has seen to it.
+        self._rooted: set[Path] = set()
+        self._rooting = threading.Lock()
 
     def get(self, row: NamespaceRow) -> Namespace | None:
         """The namespace, if it is open."""
@@ -108,12 +112,14 @@ class Pool:
         try:
             await asyncio.to_thread(self._write_draft, self._directory / (row.file + DRAFT))
         except OSError as error:
-            log.error("preparing a namespace: %s", errno.errorcode.get(error.errno or 0, "OSError"))
-            raise Unavailable(OUT_OF_SERVICE) from error
+            raise disk_refusal(error) from error
 
     async def discard(self, row: NamespaceRow) -> None:
-        """Drop a draft that lost against another."""
-        await asyncio.to_thread((self._directory / (row.file + DRAFT)).unlink, missing_ok=True)
+        """Drop a draft that the registry will not name."""
+        with contextlib.suppress(OSError):  # then the next start does
+            await asyncio.to_thread(
+                (self._directory / (row.file + DRAFT)).unlink, missing_ok=True
+            )
 
     async def close(self, namespace_id: str) -> None:
         """Close one namespace, for good until `open` is asked again."""
@@ -141,7 +147,10 @@ class Pool:
         """
         self._removed.add(namespace_id)
         await self.close(namespace_id)
-        await asyncio.to_thread(_unlink, self._directory / file)
+        try:
+            await asyncio.to_thread(_unlink, self._directory / file)
+        except OSError as error:
+            raise disk_refusal(error) from error
 
     async def close_all(self) -> None:
         """Commit what is queued, close every file."""
@@ -160,7 +169,10 @@ class Pool:
             await closing
         path = self._directory / row.file
         if not path.exists():
-            await asyncio.to_thread(_take_draft, path)
+            try:
+                await asyncio.to_thread(_take_draft, path)
+            except OSError as error:
+                raise disk_refusal(error) from error
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
         try:
             await namespace.identify(row.id, revision=self._noted(row.id))
@@ -190,11 +202,15 @@ class Pool:
         task.add_done_callback(lambda _: self._closing.pop(id, None))
 
     def _write_draft(self, path: Path) -> None:
-        if not path.parent.exists():
-            for directory in (path.parent.parent, path.parent):
-                directory.mkdir(exist_ok=True, mode=0o700)
-            sync_directory(path.parent.parent)
-            sync_directory(path.parent.parent.parent)
+        # That a directory is there does not say that it will be after a power loss: whoever made
+        # it may not have come to its fsync, or not yet.
+        with self._rooting:
+            if path.parent not in self._rooted or not path.parent.exists():
+                for directory in (path.parent.parent, path.parent):
+                    directory.mkdir(exist_ok=True, mode=0o700)
+                sync_directory(path.parent.parent)
+                sync_directory(path.parent.parent.parent)
+                self._rooted.add(path.parent)
         write_new(path, self._template)
         sync_directory(path.parent)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 CREATE, WRITE, TRUNCATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, SYNC, SYNCED = range(1, 11)
+NAMINGS = (CREATE, RENAME, LINK, UNLINK, MKDIR, RMDIR)
 _HEADER = struct.Struct("<dqqII")
 SECTORS = (512, 4_096)
 

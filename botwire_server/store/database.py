@@ -26,7 +26,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import aiosqlite
 
-from botwire_server.errors import Closed, Refusal, Unavailable
+from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
 from botwire_server.store import driver
 from botwire_server.store.driver import Clock, Connection, Durability, sqlite3
 from botwire_server.store.migrations import Schema, migrate, sync_directory
@@ -134,6 +134,8 @@ class Database:
         try:
             await worker
         except sqlite3.Error as error:
+            if path != ":memory:" and not Path(path).is_file():
+                raise Damaged(driver.DAMAGED) from error
             raise _explain(error) from error
         named = durability == "full" and path != ":memory:"
         return cls(worker, keep=keep, names=Path(path).parent if named else None)
@@ -454,13 +456,13 @@ def _settle(connection: Connection) -> None:
     if connection.in_transaction:
         connection.execute("ROLLBACK")
     _checkpoint(connection)
-    connection.doubtful = False
+    connection.doubtful = False  # also if somebody who reads kept the WAL from being cut
 
 
 def _checkpoint(connection: Connection) -> bool:
     [busy, _, _] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if not busy:
-        connection.leftovers = False
+        connection.leftovers = connection.doubtful = False
     return not busy
 
 

@@ -130,13 +130,11 @@ def refusal(error: sqlite3.Error) -> Unavailable:
     text = str(error)
     if is_full(error):
         return StorageFull(FULL)
+    # Not "unable to open": a full or failing disk says so too, of a journal that it cannot make.
     if (code is not None and code & 0xFF in _DAMAGED_CODES) or any(
         sign in text for sign in _DAMAGED_SIGNS
     ):
-        return Damaged(
-            "This namespace's file is damaged and was left as it is; the operator can restore it "
-            "from a backup."
-        )
+        return Damaged(DAMAGED)
     return Unavailable(OUT_OF_SERVICE)
 
 
@@ -153,6 +151,10 @@ def disk_refusal(error: OSError) -> Unavailable:
     return StorageFull(FULL) if full else Unavailable(OUT_OF_SERVICE)
 
 
+DAMAGED = (
+    "This namespace's file is damaged and was left as it is; the operator can restore it from a "
+    "backup."
+)
 OUT_OF_SERVICE = (
     "The server's disk does not take this right now. It counts as not stored; try again later."
 )
@@ -161,4 +163,4 @@ FULL = (
 )
 _FULL = 13  # SQLITE_FULL
 _DAMAGED_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
-_DAMAGED_SIGNS = ("malformed", "not a database", "unable to open", "no such table")
+_DAMAGED_SIGNS = ("malformed", "not a database", "no such table")

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.kinds import KINDS, Ask, Client, Reader, Unreadable, purge
 from harness.ledger import Ledger, Place
@@ -26,6 +26,9 @@ OWN = 0.15
 # What has been there for a while and was looked at is looked at again by samples.
 SAMPLED = 25
 
+# What makes requests on a connection.
+Asking = Callable[[http.client.HTTPConnection], Ask]
+
 DONE = (200, 201, 204)
 LATER = (503, 507)
 
@@ -35,6 +38,16 @@ def own(number: int) -> str:
     return f"own-{number}"
 
 
+class Answer(NamedTuple):
+    """When a request was sent and answered, and how. `namespaces` are those it would change."""
+
+    began: float
+    ended: float
+    status: int
+    method: str
+    namespaces: frozenset[str]
+
+
 class Writer:
     """One client, one request after the other."""
 
@@ -42,9 +55,10 @@ class Writer:
         self.number = number
         self.acknowledged: Counter[str] = Counter()
         self.purged = 0
-        # When what was answered: for those who make the server fail.
-        self.answers: list[tuple[float, int, str]] = []
+        self.answers: list[Answer] = []
         self.wrong: list[str] = []
+        # Why it was cut off, if it was.
+        self.cut_off: Exception | None = None
         self._kinds = kinds
         count = itertools.count(1)
         self._client = Client(
@@ -70,8 +84,11 @@ class Writer:
         self._new |= step.changes.keys()
         there = any(None not in client.ledger.possible(place) for place in step.changes)
         attempts = client.ledger.begin(step.changes)
+        began = time.monotonic()
         status, answer = ask(step.method, step.path, step.body)
-        self.answers.append((time.monotonic(), status, step.method))
+        # An agent's requests name it in the body: what was to change says where it would be.
+        where = {place.namespace for place in step.changes}
+        self.answers.append(Answer(began, time.monotonic(), status, step.method, frozenset(where)))
         if status in DONE or (step.method == "DELETE" and status == 404):
             client.ledger.end(attempts)
             self.acknowledged[kind] += 1
@@ -85,15 +102,20 @@ class Writer:
         return status
 
     def write_until(
-        self, server: ServerProcess, namespaces: Sequence[str], done: Callable[[], bool]
+        self,
+        server: ServerProcess,
+        namespaces: Sequence[str],
+        done: Callable[[], bool],
+        asking: Asking,
     ) -> None:
         """Write until `done`, or until the server is gone."""
         connection = server.connect(timeout=20)
         try:
+            ask = asking(connection)
             while not done():
-                self.write(asking(connection), namespaces)
-        except (OSError, http.client.HTTPException):
-            pass
+                self.write(ask, namespaces)
+        except (OSError, http.client.HTTPException) as error:
+            self.cut_off = error
         finally:
             connection.close()
 
@@ -151,10 +173,12 @@ def start(
     server: ServerProcess,
     namespaces: Sequence[str],
     done: Callable[[], bool] = lambda: False,
+    *,
+    asking: Asking = asking,
 ) -> list[threading.Thread]:
     """Let everybody write until `done` or until the server is gone; the threads to join."""
     threads = [
-        threading.Thread(target=writer.write_until, args=(server, namespaces, done))
+        threading.Thread(target=writer.write_until, args=(server, namespaces, done, asking))
         for writer in writers
     ]
     for thread in threads:

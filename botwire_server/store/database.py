@@ -156,6 +156,11 @@ class Database:
         return self._connection.leftovers
 
     @property
+    def frozen(self) -> bool:
+        """Whether it can only be read, because the disk did not take what opening it needs."""
+        return self._connection.frozen
+
+    @property
     def doubtful(self) -> bool:
         """Whether what was committed may not be on the disk."""
         return self._connection.doubtful
@@ -417,7 +422,21 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
 def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
     # Whoever had it open last did not close it in peace: what was deleted may lie in the WAL.
     leftovers = path != ":memory:" and Path(f"{path}-wal").exists()
-    connection = driver.connect(path, durability=durability, clock=clock)
+    try:
+        connection = _migrated(path, schema, durability, clock)
+    except sqlite3.Error as error:
+        # A full disk has no room for the journal's index either. Reading goes without, unless
+        # the journal holds what the file does not.
+        if path == ":memory:" or not _of_disk(error) or _size(f"{path}-wal"):
+            raise
+        log.warning("a file is opened for reading only: %s", _name(error))
+        connection = driver.connect(path, clock=clock, frozen=True)
+        try:
+            migrate(connection, schema)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
     connection.leftovers = leftovers
     if leftovers and durability == "full":
         # What is read in it is believed, and noted in the registry: it must be on the disk.
@@ -426,6 +445,11 @@ def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Cl
         except OSError as error:
             log.error("syncing a journal: %s", os.strerror(error.errno or 0))
             connection.doubtful = True
+    return connection
+
+
+def _migrated(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
+    connection = driver.connect(path, durability=durability, clock=clock)
     try:
         if path == ":memory:":
             for step in schema.steps:
@@ -437,6 +461,21 @@ def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Cl
         connection.close()
         raise
     return connection
+
+
+def _of_disk(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _DISK_CODES
+
+
+_DISK_CODES = {10, 13, 14}  # SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _sync(path: str) -> None:

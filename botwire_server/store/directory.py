@@ -18,7 +18,13 @@ from typing import Any, Self
 
 from botwire_server.errors import QuotaExceeded, Refusal, StorageFull, Unavailable, Unusable
 from botwire_server.store import purges
-from botwire_server.store.driver import Clock, Connection, Durability, require_driver
+from botwire_server.store.driver import (
+    Clock,
+    Connection,
+    Durability,
+    require_driver,
+    sqlite3,
+)
 from botwire_server.store.migrations import sync_directory
 from botwire_server.store.namespace import Limits, Namespace, Outlook, Totals
 from botwire_server.store.pool import DRAFT, Pool
@@ -33,6 +39,7 @@ log = logging.getLogger(__name__)
 ERASE_ATTEMPTS = 20
 ERASE_PAUSE = 0.05
 LOCK_PAUSE = 0.05
+RECOVERED_AT_ONCE = 16
 
 
 class Lock:
@@ -127,6 +134,12 @@ class DataDirectory:
             )
             await self._recover()
             await self.ledger.load()
+        except (sqlite3.Error, Unavailable, OSError) as error:
+            lock.release()
+            raise Unusable(
+                f"{path} cannot be served: its disk is full or failing. Make room there, or look "
+                "at the system's log; nothing was changed."
+            ) from error
         except BaseException:
             lock.release()
             raise
@@ -135,8 +148,11 @@ class DataDirectory:
     async def close(self) -> None:
         """Commit what is queued, close every file, release the lock."""
         await self.pool.close_all()
-        await self.note_changes()
-        await self.ledger.flush(all=True)
+        for write_down in (self.note_changes, lambda: self.ledger.flush(all=True)):
+            try:
+                await write_down()
+            except Refusal as error:  # counts of the last seconds are not worth staying for
+                log.error("closing the data directory: %s", error.message)
         await self.nowhere.close()
         await self.registry.close()
         self._lock.release()
@@ -356,11 +372,17 @@ class DataDirectory:
             str(wal.relative_to(self.path)).removesuffix("-wal")
             for wal in self.path.glob("tenants/*/*.db-wal")
         ]
-        for row in self.registry.rows(unclean):
-            try:
-                self._changed[row.id] = await self.pool.open(row)
-            except Refusal as error:
-                log.error("namespace %s: %s", row.id, error.message)
+        rows = iter(self.registry.rows(unclean))
+
+        async def recover() -> None:
+            for row in rows:
+                try:
+                    self._changed[row.id] = await self.pool.open(row)
+                except Refusal as error:
+                    log.error("namespace %s: %s", row.id, error.message)
+
+        # They wait for the disk, and wait together.
+        await asyncio.gather(*(recover() for _ in range(RECOVERED_AT_ONCE)))
         await self.note_changes()
 
 

@@ -51,12 +51,13 @@ class Connection(sqlite3.Connection):
 
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
     WAL until the next truncating checkpoint. `doubtful` is set while what was committed may not
-    be on the disk. `namespace_id` is the registry's name of the file.
+    be on the disk, `frozen` where it was opened so. `namespace_id` is the registry's name of the file.
     """
 
     clock: Clock = staticmethod(time.time)
     leftovers: bool = False
     doubtful: bool = False
+    frozen: bool = False
     namespace_id: str = ""
 
     @property
@@ -92,22 +93,27 @@ def connect(
     durability: Durability = "full",
     clock: Clock = time.time,
     read_only: bool = False,
+    frozen: bool = False,
 ) -> Connection:
     """Open `path` in autocommit mode, usable from any one thread at a time.
 
     A file that does not exist is an error, never created (":memory:" aside): creating is
-    `migrations.create`'s business.
+    `migrations.create`'s business. A `frozen` one reads the file as it is, and makes nothing beside
+    it: right only where nobody writes to it, and no journal holds more.
     """
     if path == ":memory:":
         uri = "file::memory:"
     else:
         # as_uri quotes `?`, `#` and `%`, which SQLite would read as parameters.
-        uri = f"{Path(path).absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        uri = f"{Path(path).absolute().as_uri()}?mode={'ro' if read_only or frozen else 'rw'}"
+        if frozen:
+            uri += "&immutable=1"
     connection = sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, factory=Connection
     )
     try:
         connection.clock = clock
+        connection.frozen = frozen
         # First: every later pragma may have to wait for another process.
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")

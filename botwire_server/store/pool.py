@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,9 @@ DESCRIPTORS_PER_FILE = 3
 MOST_OPEN = 256
 
 DRAFT = ".new"
+
+# How long a namespace that could only be opened for reading stays so before it is tried again.
+FROZEN_SECONDS = 1.0
 
 
 def capacity() -> int:
@@ -73,6 +77,8 @@ class Pool:
         self._promised: Counter[str] = Counter()
         self._template = template(NAMESPACE, directory)
         self._removed: set[str] = set()
+        # Those that were opened for reading only, and when.
+        self._frozen: dict[str, float] = {}
         # Directories whose own names are on the disk, as far as this process has seen to it.
         self._rooted: set[Path] = set()
         self._rooting = threading.Lock()
@@ -80,6 +86,12 @@ class Pool:
     def get(self, row: NamespaceRow) -> Namespace | None:
         """The namespace, if it is open."""
         namespace = self._open.get(row.id)
+        if namespace is not None and row.id in self._frozen and not namespace.busy:
+            # Perhaps the disk takes it now. Not on every request: each try costs an error.
+            if time.monotonic() - self._frozen[row.id] > FROZEN_SECONDS:
+                del self._frozen[row.id]
+                self._start_closing(row.id, self._open.pop(row.id))
+                return None
         if namespace is not None:
             self._open.move_to_end(row.id)
             if len(self._open) > self._most_open:  # all were busy when room was last made
@@ -181,6 +193,8 @@ class Pool:
             raise
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
         self._open[row.id] = namespace
+        if namespace.frozen:
+            self._frozen[row.id] = time.monotonic()
         self._make_room()
         return namespace
 
@@ -199,6 +213,7 @@ class Pool:
     def _start_closing(self, id: str, namespace: Namespace) -> None:
         task = asyncio.create_task(namespace.close())
         self._closing[id] = task
+        self._frozen.pop(id, None)
         task.add_done_callback(lambda _: self._closing.pop(id, None))
 
     def _write_draft(self, path: Path) -> None:

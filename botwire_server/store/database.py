@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -27,9 +26,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 import aiosqlite
 
 from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
-from botwire_server.store import driver
-from botwire_server.store.driver import Clock, Connection, Durability, sqlite3
-from botwire_server.store.migrations import Schema, migrate, sync_directory
+from botwire_server.store import driver, opening
+from botwire_server.store.driver import Clock, Connection, Durability, error_name, sqlite3
+from botwire_server.store.migrations import Schema, sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +108,8 @@ class Database:
     """
 
     schema: Schema
+    # Whether nobody else writes to such files, so that they may be read without a journal.
+    freezes = False
 
     def __init__(self, worker: _Worker, *, keep: bool, names: Path | None) -> None:
         self._worker = worker
@@ -130,7 +131,7 @@ class Database:
         cls, path: Path | str, *, durability: Durability, clock: Clock, keep: bool = True
     ) -> Self:
         """Open an existing file and bring its schema up to date, or raise `Damaged`."""
-        worker = _Worker(partial(_connect, path, cls.schema, durability, clock))
+        worker = _Worker(partial(opening.connect, path, cls.schema, durability, clock, cls.freezes))
         try:
             await worker
         except sqlite3.Error as error:
@@ -195,7 +196,7 @@ class Database:
 
         What deleted rows left in the WAL is gone afterwards.
         """
-        return await self._submit(_checkpoint, writes=False, brief=False, alone=True)
+        return await self._submit(opening.checkpoint, writes=False, brief=False, alone=True)
 
     async def close(self) -> None:
         """Finish what is queued, take nothing more, release thread and descriptors.
@@ -212,7 +213,7 @@ class Database:
             await self._worker.close()
         except sqlite3.Error as error:
             # Everything acknowledged is in the WAL; the next open goes on from there.
-            log.warning("closing a file: %s", _name(error))
+            log.warning("closing a file: %s", error_name(error))
 
     def _submit(
         self,
@@ -324,7 +325,7 @@ class Database:
             raise BlockingIOError
         try:
             if connection.doubtful:
-                _settle(connection)
+                opening.settle(connection)
             if self._patient is not patient:
                 timeout = driver.BUSY_TIMEOUT_MS if patient else 0
                 connection.execute(f"PRAGMA busy_timeout = {timeout}")
@@ -372,7 +373,7 @@ class Database:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as failure:
-            log.error("undoing: %s", _name(failure))
+            log.error("undoing: %s", error_name(failure))
             connection.doubtful = True
         self.undone()
         for job in batch:
@@ -419,94 +420,8 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
         raise job.error
 
 
-def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
-    # Whoever had it open last did not close it in peace: what was deleted may lie in the WAL.
-    leftovers = path != ":memory:" and Path(f"{path}-wal").exists()
-    try:
-        connection = _migrated(path, schema, durability, clock)
-    except sqlite3.Error as error:
-        # A full disk has no room for the journal's index either. Reading goes without, unless
-        # the journal holds what the file does not.
-        if path == ":memory:" or not _of_disk(error) or _size(f"{path}-wal"):
-            raise
-        log.warning("a file is opened for reading only: %s", _name(error))
-        connection = driver.connect(path, clock=clock, frozen=True)
-        try:
-            migrate(connection, schema)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-    connection.leftovers = leftovers
-    if leftovers and durability == "full":
-        # What is read in it is believed, and noted in the registry: it must be on the disk.
-        try:
-            _sync(f"{path}-wal")
-        except OSError as error:
-            log.error("syncing a journal: %s", os.strerror(error.errno or 0))
-            connection.doubtful = True
-    return connection
-
-
-def _migrated(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
-    connection = driver.connect(path, durability=durability, clock=clock)
-    try:
-        if path == ":memory:":
-            for step in schema.steps:
-                for statement in step:
-                    connection.execute(statement)
-        else:
-            migrate(connection, schema)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _of_disk(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _DISK_CODES
-
-
-_DISK_CODES = {10, 13, 14}  # SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _settle(connection: Connection) -> None:
-    """Bring all that was committed into the file, and cut what was refused out of the WAL.
-
-    An fsync that failed may succeed the next time without having written anything: what it was
-    for has to be written again, and here it is. Raises while the disk fails.
-    """
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-    _checkpoint(connection)
-    connection.doubtful = False  # also if somebody who reads kept the WAL from being cut
-
-
-def _checkpoint(connection: Connection) -> bool:
-    [busy, _, _] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if not busy:
-        connection.leftovers = connection.doubtful = False
-    return not busy
-
-
 def _explain(error: sqlite3.Error) -> Refusal:
-    log.error("SQLite: %s", _name(error))
+    log.error("SQLite: %s", error_name(error))
     explained: Unavailable = driver.refusal(error)
     explained.__cause__ = error
     return explained
@@ -515,8 +430,3 @@ def _explain(error: sqlite3.Error) -> Refusal:
 def _explained(error: sqlite3.Error) -> Exception:
     # A ProgrammingError is a mistake of ours, not the disk's.
     return error if isinstance(error, sqlite3.ProgrammingError) else _explain(error)
-
-
-def _name(error: sqlite3.Error) -> str:
-    """The error without what it may quote from the data."""
-    return getattr(error, "sqlite_errorname", None) or type(error).__name__

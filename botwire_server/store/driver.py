@@ -51,7 +51,8 @@ class Connection(sqlite3.Connection):
 
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
     WAL until the next truncating checkpoint. `doubtful` is set while what was committed may not
-    be on the disk, `frozen` where it was opened so. `namespace_id` is the registry's name of the file.
+    be on the disk, `frozen` where it was opened so. `namespace_id` is the registry's name of the
+    file.
     """
 
     clock: Clock = staticmethod(time.time)
@@ -150,6 +151,11 @@ def is_full(error: sqlite3.Error) -> bool:
     return code == _FULL if code is not None else "disk is full" in str(error)
 
 
+def error_name(error: sqlite3.Error) -> str:
+    """The error without what it may quote from the data."""
+    return getattr(error, "sqlite_errorname", None) or type(error).__name__
+
+
 def disk_refusal(error: OSError) -> Unavailable:
     """What a caller is told about an error of the file system."""
     log.error("disk: %s", errno.errorcode.get(error.errno or 0, type(error).__name__))
@@ -164,9 +170,7 @@ DAMAGED = (
 OUT_OF_SERVICE = (
     "The server's disk does not take this right now. It counts as not stored; try again later."
 )
-FULL = (
-    "The server's disk is full. Nothing was stored; try again when its operator has made room."
-)
+FULL = "The server's disk is full. Nothing was stored; try again when its operator has made room."
 _FULL = 13  # SQLITE_FULL
 _DAMAGED_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
 _DAMAGED_SIGNS = ("malformed", "not a database", "no such table")

@@ -86,12 +86,16 @@ class Pool:
     def get(self, row: NamespaceRow) -> Namespace | None:
         """The namespace, if it is open."""
         namespace = self._open.get(row.id)
-        if namespace is not None and row.id in self._frozen and not namespace.busy:
+        frozen_at = self._frozen.get(row.id) if self._frozen else None
+        if (
+            namespace is not None
+            and frozen_at is not None
+            and not namespace.busy
+            and time.monotonic() - frozen_at > FROZEN_SECONDS
+        ):
             # Perhaps the disk takes it now. Not on every request: each try costs an error.
-            if time.monotonic() - self._frozen[row.id] > FROZEN_SECONDS:
-                del self._frozen[row.id]
-                self._start_closing(row.id, self._open.pop(row.id))
-                return None
+            self._start_closing(row.id, self._open.pop(row.id))
+            return None
         if namespace is not None:
             self._open.move_to_end(row.id)
             if len(self._open) > self._most_open:  # all were busy when room was last made
@@ -129,9 +133,7 @@ class Pool:
     async def discard(self, row: NamespaceRow) -> None:
         """Drop a draft that the registry will not name."""
         with contextlib.suppress(OSError):  # then the next start does
-            await asyncio.to_thread(
-                (self._directory / (row.file + DRAFT)).unlink, missing_ok=True
-            )
+            await asyncio.to_thread((self._directory / (row.file + DRAFT)).unlink, missing_ok=True)
 
     async def close(self, namespace_id: str) -> None:
         """Close one namespace, for good until `open` is asked again."""

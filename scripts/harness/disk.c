@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CREATE = 1, WRITE, TRUNCATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, SYNC, SYNCED };
+enum { CREATE = 1, WRITE, TRUNCATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, SYNC, SYNCED, FAILED };
 enum { NAMESPACE = 1, JOURNAL = 2, CONTROL = 4, DRAFT = 8, DIRECTORY = 16, SHARED = 32, OTHER = 64 };
 
 struct record {
@@ -265,7 +265,14 @@ int ftruncate64(int file, off64_t size) {
 static int synced(int (*real)(int), int file) {
     int class = ours(file);
     if (!class) return real(file);
-    if (fails(faults->sync, class)) return -1;
+    if (fails(faults->sync, class)) {
+        int error = errno;
+        pthread_mutex_lock(&lock);
+        if (kept(class)) put(FAILED, node_of(file), 0, NULL, 0);
+        pthread_mutex_unlock(&lock);
+        errno = error;
+        return -1;
+    }
     pthread_mutex_lock(&lock);
     int64_t node = node_of(file), number = ++serial;
     put(SYNC, node, number, NULL, 0);

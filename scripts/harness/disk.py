@@ -29,8 +29,8 @@ def compiled(directory: Path) -> Path:
     if compiler is None:
         raise NoCompiler("A C compiler is needed: on Debian, apt install gcc libc6-dev.")
     library = directory / "disk.so"
-    command = [compiler, "-shared", "-fPIC", "-O2", "-o", library, SOURCE, "-ldl", "-lpthread"]
-    subprocess.run(command, check=True)
+    flags = ["-shared", "-fPIC", "-O2", "-ldl", "-lpthread"]
+    subprocess.run([compiler, str(SOURCE), "-o", str(library), *flags], check=True)
     return library
 
 

@@ -41,7 +41,7 @@ class Client(NamedTuple):
     ledger: Ledger
     # Ids and versions that it was told, by place and value.
     told: dict[tuple[Place, str], Any]
-    count: Callable[[], int]
+    next_number: Callable[[], int]
 
 
 def entry(client: Client, namespace: str) -> Step:
@@ -50,7 +50,7 @@ def entry(client: Client, namespace: str) -> Step:
     path = f"/memory/{namespace}/{place.name}"
     if client.chance.random() < 0.25:
         return Step("DELETE", path, None, {place: None})
-    value = f"{client.count()}-" + "v" * client.chance.choice(SIZES)
+    value = f"{client.next_number()}-" + "v" * client.chance.choice(SIZES)
     return Step("PUT", path, {"value": value}, {place: value})
 
 
@@ -64,7 +64,7 @@ def state(client: Client, namespace: str) -> Step:
     if choice < 0.15:
         path = f"/v1/state/{namespace}/{session}"
         return Step("DELETE", path, None, {place: None})
-    value = str(client.count())
+    value = str(client.next_number())
     body = {"session_id": session, "data": {"n": value, "pad": "s" * client.chance.choice(SIZES)}}
 
     def learn(answer: Any) -> None:
@@ -103,12 +103,14 @@ def memory(client: Client, namespace: str) -> Step:
         place = chance.choice(mine)
         texts = str(ledger.latest(place)).split("\n")
         text = chance.choice(texts)
-        merged = [text.partition("#")[0] + f"#{client.count()}" if t == text else t for t in texts]
+        merged = [
+            text.partition("#")[0] + f"#{client.next_number()}" if t == text else t for t in texts
+        ]
         [new] = [t for t in merged if t not in texts]
         return Step(
             "POST", "/v1/memory/semantic", _memory(namespace, new), {place: "\n".join(merged)}
         )
-    word = f"w{client.number}m{client.count()}"
+    word = f"w{client.number}m{client.next_number()}"
     place = Place(namespace, "memory", word)
     size = chance.randint(2, LARGEST_BATCH) if choice < 0.5 else 1
     words = " and".join([" something to remember"] * chance.choice((1, 1, 2, 60)))
@@ -132,7 +134,7 @@ def _memory(namespace: str, text: str) -> dict[str, Any]:
 
 def episode(client: Client, namespace: str) -> Step:
     """An episode, or a batch, is appended to the client's session."""
-    word = f"w{client.number}e{client.count()}"
+    word = f"w{client.number}e{client.next_number()}"
     place = Place(namespace, "episode", word)
     size = client.chance.choice((1, 1, 1, 3))
     texts = [f"{word} happened {n}" for n in range(size)]
@@ -156,7 +158,7 @@ def purge(client: Client, namespace: str) -> Step:
     }
 
     def count(answer: Any) -> None:
-        client.told[Place("", "purge", ""), str(client.count())] = answer
+        client.told[Place("", "purge", ""), str(client.next_number())] = answer
 
     return Step("DELETE", f"/memory/{namespace}?confirm={namespace}", None, changes, count)
 
@@ -187,9 +189,7 @@ class Reader:
             return (None, None) if found is None else (found["value"], None)
         if place.kind == "state":
             found = self._get(f"/v1/state/{place.namespace}?session_id={quote(place.name)}")
-            return (
-                (None, None) if found is None else (found["data"]["data"]["n"], _version(found))
-            )
+            return (None, None) if found is None else (found["data"]["data"]["n"], _version(found))
         if place.kind == "memory":
             return self._memories(place), None
         return self._episodes(place), None

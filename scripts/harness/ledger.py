@@ -73,7 +73,7 @@ class Ledger:
 
     def sure(self, place: Place) -> bool:
         """Whether the last request was answered."""
-        attempts = self.attempts.get(place)
+        attempts = self.attempts.get(place, [])
         return bool(attempts) and attempts[-1].ended != math.inf
 
     def settle(self, place: Place, value: Value) -> None:

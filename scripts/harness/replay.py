@@ -7,6 +7,9 @@ shorter. A name (made, renamed, linked, removed) is on the disk once an fsync of
 begun after, has finished. Of later names some prefix is there: of all of them in their order, as
 a journalling file system does it, or of each directory for itself, which is less than any we
 know promises. An fsync of a file promises nothing about its name.
+
+After an fsync that failed the system takes for written what was not: what it was for may be
+missing for good, unless it is written again, however many fsyncs succeed later.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-CREATE, WRITE, TRUNCATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, SYNC, SYNCED = range(1, 11)
+CREATE, WRITE, TRUNCATE, RENAME, LINK, UNLINK, MKDIR, RMDIR, SYNC, SYNCED, FAILED = range(1, 12)
 NAMINGS = (CREATE, RENAME, LINK, UNLINK, MKDIR, RMDIR)
 _HEADER = struct.Struct("<dqqII")
 SECTORS = (512, 4_096)
@@ -56,6 +59,7 @@ class _Change:
     kind: int
     offset: int
     data: bytes
+    given_up: bool = False
 
 
 @dataclass
@@ -102,11 +106,13 @@ class _Tree:
 class Disk:
     """A directory as a trace left it up to some record, with what would not survive.
 
-    `root` is the DISK_ROOT of the trace, whose node number is `node`; it was empty.
+    `root` is the DISK_ROOT of the trace, whose node number is `node`; it was empty. `chance`
+    chooses what is missing after fsyncs that failed.
     """
 
-    def __init__(self, root: str, node: int) -> None:
+    def __init__(self, root: str, node: int, chance: random.Random) -> None:
         self._root = root
+        self._chance = chance
         self._number = 0
         self._live = _Tree({root}, {})
         self._durable = _Tree({root}, {})
@@ -123,6 +129,10 @@ class Disk:
             self._syncs[record.offset] = self._number
         elif kind == SYNCED:
             self._synced(record.node, self._syncs[record.offset])
+        elif kind == FAILED:
+            if record.node not in self._places:
+                for change in self._nodes[record.node].pending:
+                    change.given_up = True
         elif kind in (WRITE, TRUNCATE):
             change = _Change(self._number, kind, record.offset, record.data)
             self._nodes[record.node].pending.append(change)
@@ -136,6 +146,7 @@ class Disk:
         file = self._live.files.get(path)
         if record.kind == CREATE:
             file = self._nodes[record.node] = _File()
+            self._places.pop(record.node, None)  # the number is used again
         elif record.kind == MKDIR:
             self._places[record.node] = path
         naming = _Naming(self._number, record.kind, os.path.dirname(to or path), path, to, file)
@@ -155,7 +166,9 @@ class Disk:
             return
         file = self._nodes[node]
         while file.pending and file.pending[0].number < begun:
-            _change(file.durable, file.pending.pop(0))
+            change = file.pending.pop(0)
+            if not change.given_up or self._chance.random() < 0.5:
+                _change(file.durable, change)
 
     def lose_power(self, directory: Path, chance: random.Random) -> str:
         """Write what a power loss leaves now into `directory`; how it was chosen."""

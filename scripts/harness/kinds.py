@@ -103,10 +103,8 @@ def memory(client: Client, namespace: str) -> Step:
         place = chance.choice(mine)
         texts = str(ledger.latest(place)).split("\n")
         text = chance.choice(texts)
-        merged = [
-            text.partition("#")[0] + f"#{client.next_number()}" if t == text else t for t in texts
-        ]
-        [new] = [t for t in merged if t not in texts]
+        new = f"{text.partition('#')[0]}#{client.next_number()}"
+        merged = [new if each == text else each for each in texts]
         return Step(
             "POST", "/v1/memory/semantic", _memory(namespace, new), {place: "\n".join(merged)}
         )

@@ -22,6 +22,7 @@ from botwire_server.errors import (
     NotFound,
     QuotaExceeded,
     Refusal,
+    StorageFull,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -44,6 +45,7 @@ STATUS: Mapping[type[Refusal], int] = {
     TooLarge: 413,
     QuotaExceeded: 429,
     Unavailable: 503,
+    StorageFull: 507,
     Internal: 500,
     Refusal: 400,  # what never reached the app; the protocol has statuses of its own for it
 }

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from botwire_server.lazy import numpy as np
-from botwire_server.store import entries, vectors
+from botwire_server.store import driver, entries, vectors
 from botwire_server.store.checksums import holds
 from botwire_server.store.driver import Connection, sqlite3
 from botwire_server.store.namespace import Totals
@@ -99,12 +99,7 @@ def namespace(connection: Connection) -> Iterator[str]:
         try:
             yield from check(connection)
         except sqlite3.DatabaseError as error:
-            yield f"SQLite: {told(error)}"
-
-
-def told(error: sqlite3.Error) -> str:
-    """An error of SQLite without what it may quote from the data."""
-    return getattr(error, "sqlite_errorname", None) or type(error).__name__
+            yield f"SQLite: {driver.error_name(error)}"
 
 
 def held(connection: Connection) -> tuple[str | None, int, Totals]:

@@ -99,7 +99,7 @@ def _write_anew(connection: Connection, data_dir: Path) -> None:
                 copy.unlink()
                 source.backup(connection)
     except OSError as error:
-        raise Unavailable(driver.OUT_OF_SERVICE) from error
+        raise driver.disk_refusal(error) from error
     connection.leftovers = True  # until the WAL is cut
 
 

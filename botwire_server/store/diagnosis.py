@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from botwire_server.errors import Unusable
 from botwire_server.logs import timestamp
-from botwire_server.store import checking, driver
+from botwire_server.store import driver
 from botwire_server.store.driver import SHARED_WAL, sqlite3
 from botwire_server.store.migrations import CONTROL, NAMESPACE, Schema
 from botwire_server.store.pool import capacity, raise_descriptor_limit
@@ -102,7 +102,7 @@ def _drivers() -> Iterator[Finding]:
             yield Finding(
                 "failure",
                 "fts5",
-                f"it does not erase for good: {checking.told(error)}",
+                f"it does not erase for good: {driver.error_name(error)}",
                 "Take a SQLite with FTS5, 3.43 or newer: `pip install pysqlite3`.",
             )
         else:

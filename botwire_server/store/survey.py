@@ -365,7 +365,7 @@ def _unreadable(error: Exception) -> _Problem:
     if isinstance(error, sqlite3.Error):
         refusal = driver.refusal(error)
         if isinstance(refusal, Damaged):
-            return _Problem("damaged", f"SQLite: {checking.told(error)}", _RESTORE)
-        return _Problem("unchecked", f"SQLite: {checking.told(error)}", _NO_ROOM)
+            return _Problem("damaged", f"SQLite: {driver.error_name(error)}", _RESTORE)
+        return _Problem("unchecked", f"SQLite: {driver.error_name(error)}", _NO_ROOM)
     reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else type(error).__name__
     return _Problem("unchecked", f"it could not be read: {reason}", _NO_ROOM)

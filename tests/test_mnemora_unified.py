@@ -140,7 +140,7 @@ def test_a_damaged_agent_can_be_purged_and_is_counted(tmp_path: Path) -> None:
     [file] = namespace_files(server.config.data_dir)
     file.write_bytes(b"garbage" * 1000)
     with InProcess(tmp_path / "data") as server, httpx.Client(base_url=server.url) as http:
-        fail(http.get("/v1/memory/a"), 503, "INTERNAL_ERROR")
+        fail(http.get("/v1/memory/a"), 503, "NAMESPACE_DAMAGED")
         deleted = data(http.delete("/v1/memory/a"))["deleted"]
         assert (deleted["state"], deleted["episodic"], deleted["entries"]) == (3, 7, 2)
         assert data(http.get("/v1/memory/a"))["summary"]["episodic_count"] == 0

@@ -52,6 +52,9 @@ ROWS = [
     Row("DELETE", "/memory/{namespace}", "/memory/notes?confirm=notes", "purge"),
     Row("GET", "/stats/memory", "/stats/memory", NOTHING),
     Row("GET", "/health", "/health", PUBLIC),
+    # Of the whole server.
+    Row("GET", "/ready", "/ready", PUBLIC),
+    Row("GET", "/metrics", "/metrics", OPERATOR),
     # The Mnemora dialect. A search without an agent covers what the key may read.
     Row("GET", "/v1/health", "/v1/health", PUBLIC),
     Row("POST", "/v1/state", "/v1/state", "write", {"agent_id": "notes", "data": {"a": 1}}),

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from botwire_server.errors import Closed, Damaged, Unavailable
+from botwire_server.metrics import StoreCounters
 from botwire_server.store.driver import OUT_OF_SERVICE, Clock, Durability
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
@@ -58,6 +59,7 @@ class Pool:
         most_open: int,
         noted: Callable[[str], int],
         on_change: Callable[[NamespaceRow, Namespace, Totals], None],
+        counters: StoreCounters,
     ) -> None:
         self._directory = directory
         self._durability = durability
@@ -65,6 +67,7 @@ class Pool:
         self._most_open = most_open
         self._noted = noted
         self._on_change = on_change
+        self._counters = counters
         self._open: OrderedDict[str, Namespace] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Namespace]] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
@@ -168,6 +171,8 @@ class Pool:
             await namespace.close()
             raise
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
+        namespace.work = self._counters.namespaces
+        self._counters.opened += 1
         self._open[row.id] = namespace
         self._make_room()
         return namespace

@@ -100,6 +100,11 @@ class Registry:
         await self._changes.close()
 
     @property
+    def changes(self) -> Database:
+        """What changes run on, for who counts."""
+        return self._changes
+
+    @property
     def now(self) -> float:
         """Unix seconds."""
         return self._clock()
@@ -391,6 +396,7 @@ def _add_namespace(
                 f"This tenant has its {most} agents (namespaces); remove one first.",
                 limit=most,
                 resets_at=None,
+                kind="agents",
             )
     row = connection.execute(
         "SELECT id, tenant_id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",

@@ -101,6 +101,13 @@ class ServerProcess:
         self._process.kill()
         self._process.wait()
 
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, once it ends; None where it does not within so many seconds."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
     def stop(self) -> int:
         """SIGTERM, and its exit code; kill -9 where it does not end within 20 s."""
         self._process.send_signal(signal.SIGTERM)

@@ -70,11 +70,15 @@ async def read_body(request: Request) -> bytes:
         raise _too_large(most)
     message = await request.receive()
     body: bytes = message.get("body", b"")
-    while message["type"] == "http.request" and message.get("more_body", False):
-        if len(body) > most:
-            raise _too_large(most)
-        message = await request.receive()
-        body += message.get("body", b"")
+    if message.get("more_body", False):
+        parts, size = [body], len(body)
+        while message["type"] == "http.request" and message.get("more_body", False):
+            if size > most:
+                raise _too_large(most)
+            message = await request.receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+        body = b"".join(parts)
     if message["type"] != "http.request":
         raise ClientDisconnect
     if len(body) > most:

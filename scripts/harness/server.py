@@ -96,6 +96,10 @@ class ServerProcess:
         assert found is not None
         return int(found[1]) * 1024
 
+    def forget_peak(self) -> None:
+        """Let `VmHWM` begin anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
     def kill(self) -> None:
         """kill -9: it gets no chance to finish anything."""
         self._process.kill()

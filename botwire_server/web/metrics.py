@@ -9,25 +9,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server import __version__
 from botwire_server.errors import Refusal
+from botwire_server.lazy import prometheus
 from botwire_server.metrics import MOST_TENANTS, EmbedderCounters, Histogram, Requests
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.gauges import Gauges, gauges
 from botwire_server.web.dialect import Dialect, Resource
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
 
 PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,8 +63,7 @@ class Page:
         self._sources = sources
         self._tenants = tenants
         self._writing: asyncio.Task[bytes] | None = None
-        self._process = CollectorRegistry()
-        ProcessCollector(registry=self._process)
+        self._process: CollectorRegistry | None = None
 
     async def response(self) -> Response:
         """The page of this moment."""
@@ -81,6 +77,11 @@ class Page:
         self._writing = None
 
     async def _write(self) -> bytes:
+        if self._process is None:
+            # It loads for a while, which a server that nobody watches need not.
+            await asyncio.to_thread(lambda: prometheus.registry)
+            self._process = prometheus.CollectorRegistry()
+            prometheus.ProcessCollector(registry=self._process)
         sources = self._sources()
         counted = sources.requests.by_tenant or {}
         now = await gauges(
@@ -88,12 +89,12 @@ class Page:
             most_tenants=MOST_TENANTS if self._tenants else 0,
             named=list(counted),
         )
-        registry = CollectorRegistry()
+        registry = prometheus.CollectorRegistry()
         registry.register(_Collector(sources, now))
-        return generate_latest(registry) + generate_latest(self._process)
+        return prometheus.generate_latest(registry) + prometheus.generate_latest(self._process)
 
 
-class _Collector(Collector):
+class _Collector:
     def __init__(self, sources: Sources, now: Gauges) -> None:
         self._sources = sources
         self._now = now
@@ -227,14 +228,14 @@ Values = Mapping[Any, float]
 
 
 def _gauge(name: str, text: str, labels: Sequence[str], values: Values) -> Metric:
-    metric = GaugeMetricFamily(name, text, labels=labels)
+    metric = prometheus.metrics_core.GaugeMetricFamily(name, text, labels=labels)
     for of, value in values.items():
         metric.add_metric(of, value)
     return metric
 
 
 def _counter(name: str, text: str, labels: Sequence[str], values: Values) -> Metric:
-    metric = CounterMetricFamily(name, text, labels=labels)
+    metric = prometheus.metrics_core.CounterMetricFamily(name, text, labels=labels)
     for of, value in values.items():
         metric.add_metric(of, value)
     return metric
@@ -254,7 +255,7 @@ def _histogram(
     labels: Sequence[str],
     histograms: Iterable[tuple[tuple[str, ...], Histogram]],
 ) -> Metric:
-    metric = HistogramMetricFamily(name, text, labels=labels)
+    metric = prometheus.metrics_core.HistogramMetricFamily(name, text, labels=labels)
     for of, histogram in histograms:
         bounds = [str(float(bound)) for bound in histogram.bounds] + ["+Inf"]
         so_far = accumulate(histogram.counts)

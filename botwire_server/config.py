@@ -104,6 +104,7 @@ class Config:
     shutdown_seconds: int = _setting(
         10, "Seconds that requests under way get to finish at SIGTERM.", least=1, most=3_600
     )
+    no_docs: bool = _setting(False, "Serve neither /openapi.json nor /docs.")
     log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
     log_format: LogFormat = _setting("text", "Shape of log lines.")
     insecure_open: bool = _setting(

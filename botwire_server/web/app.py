@@ -46,7 +46,7 @@ from botwire_server.store.pool import capacity
 from botwire_server.store.readiness import Prober, Readiness
 from botwire_server.store.registry import DEFAULT_TENANT
 from botwire_server.summarizer import summarizer
-from botwire_server.web import admin, botwire, metrics, mnemora, ready
+from botwire_server.web import admin, botwire, docs, metrics, mnemora, ready
 from botwire_server.web.auth import Door
 from botwire_server.web.dialect import Dialect
 from botwire_server.web.observatory import Observatory, listens_at
@@ -82,7 +82,13 @@ class App:
         # How many connections there are, where the server tells.
         self.connections: Callable[[], int] = int
         self.stopping = False
-        self._metrics = metrics.dialect(self._sources, admin.refuse, tenants=config.metrics_tenants)
+        operators = admin.dialect(self._operator)
+        self._metrics = metrics.dialect(
+            self._sources,
+            tenants=config.metrics_tenants,
+            refuse=operators.refuse,
+            refusal=operators.refusal,
+        )
         shown_here = config.metrics == "on"
         # Where the figures have an address of their own, what answers there.
         self.metrics_address = listens_at(config.metrics)
@@ -93,8 +99,8 @@ class App:
             new_id=self._new_id,
             local=self.metrics_address is not None and self.metrics_address.local,
         )
-        self.dialects: Sequence[Dialect] = [
-            admin.dialect(self._operator),
+        apis = [
+            operators,
             ready.dialect(self._state),
             *([self._metrics] if shown_here else []),
             mnemora.dialect(
@@ -102,6 +108,13 @@ class App:
             ),
             botwire.dialect(hosted=config.profile == "hosted"),
         ]
+        about = apis[-1]
+        documents = (
+            []
+            if config.no_docs
+            else docs.dialects(apis, refuse=about.refuse, refusal=about.refusal)
+        )
+        self.dialects: Sequence[Dialect] = [*documents, *apis]
         self._clock = clock
         self._request_log = request_log
         self.directory: DataDirectory
@@ -163,7 +176,7 @@ class App:
         for dialect in self.dialects:
             if path.startswith(dialect.prefix):
                 return dialect
-        raise AssertionError("the last dialect takes every path")
+        return self.dialects[-1]
 
     def _operator(self, key_id: str) -> Operator:
         """What the operator with this key may do."""

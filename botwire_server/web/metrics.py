@@ -20,6 +20,7 @@ from botwire_server.lazy import prometheus
 from botwire_server.metrics import MOST_TENANTS, EmbedderCounters, Histogram, Requests
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.gauges import Gauges, gauges
+from botwire_server.web.description import STRING, Answer, Shape, operation
 from botwire_server.web.dialect import Dialect, Resource
 
 if TYPE_CHECKING:
@@ -45,15 +46,37 @@ class Sources(NamedTuple):
 
 
 def dialect(
-    sources: Callable[[], Sources], refuse: Callable[[Refusal, str], Response], *, tenants: bool
+    sources: Callable[[], Sources],
+    *,
+    tenants: bool,
+    refuse: Callable[[Refusal, str], Response],
+    refusal: Shape,
 ) -> Dialect:
-    """The route on the main listener, for operators; `refuse` as they know it."""
+    """The route on the main listener, for operators; it refuses as they know it."""
     page = Page(sources, tenants=tenants)
 
     async def metrics(request: Request) -> Response:
         return await page.response()
 
-    return Dialect(prefix=PATH, routes=[Resource(PATH, GET=metrics)], refuse=refuse, operator=True)
+    answer = Answer("Counters, gauges and histograms.", STRING, media_type="text/plain")
+    return Dialect(
+        title="Server",
+        prefix=PATH,
+        routes=[
+            Resource(
+                PATH,
+                GET=operation(
+                    metrics,
+                    "get_metrics",
+                    "What the server does, for Prometheus",
+                    answers={200: answer},
+                ),
+            )
+        ],
+        refuse=refuse,
+        refusal=refusal,
+        operator=True,
+    )
 
 
 class Page:

@@ -13,9 +13,23 @@ from starlette.responses import Response
 
 from botwire_server.errors import Refusal
 from botwire_server.web.body import Json
+from botwire_server.web.description import BOOLEAN, STRING, Answer, Shape, operation
 from botwire_server.web.dialect import STATUS, Dialect, Resource, headers_of, of_class
 
 PATH = "/ready"
+
+_WORKS = {"enum": ["ok", "failing"]}
+READY = Shape(
+    "Ready",
+    {
+        "status": {"enum": ["ready", "not ready", "stopping"]},
+        "registry": _WORKS,
+        "disk": _WORKS,
+        "embedder": {"enum": ["ok", "failing", "none"]},
+        "reembed_needed": BOOLEAN,
+    },
+)
+REFUSAL = Shape("ServerRefusal", {"detail": STRING})
 
 
 class State(NamedTuple):
@@ -34,10 +48,21 @@ def dialect(state: Callable[[], Awaitable[State]]) -> Dialect:
     async def ready(request: Request) -> Response:
         return response(await state())
 
+    described = operation(
+        ready,
+        "get_ready",
+        "Whether the server can work",
+        answers={
+            200: Answer("It can.", READY),
+            503: Answer("It cannot, or is ending.", READY),
+        },
+    )
     return Dialect(
+        title="Server",
         prefix=PATH,
-        routes=[Resource(PATH, GET=ready)],
+        routes=[Resource(PATH, GET=described)],
         refuse=refuse,
+        refusal=REFUSAL,
         public=frozenset({PATH}),
     )
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 import aiosqlite
 
 from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
+from botwire_server.logs import request_id
+from botwire_server.metrics import Work
 from botwire_server.store import driver, opening
 from botwire_server.store.driver import Clock, Connection, Durability, error_name, sqlite3
 from botwire_server.store.migrations import Schema, sync_directory
@@ -78,7 +81,7 @@ class _Worker(aiosqlite.Connection):
 
 
 class _Job(Generic[T]):
-    __slots__ = ("alone", "brief", "error", "future", "result", "unit", "writes")
+    __slots__ = ("alone", "asked_by", "brief", "error", "future", "result", "unit", "writes")
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class _Job(Generic[T]):
         self.writes = writes
         self.brief = brief
         self.alone = alone  # must not share a transaction
+        self.asked_by = request_id.get()
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -116,6 +120,8 @@ class Database:
         # The directory whose fsync makes the journal's name last; None once that is done.
         self._names = names
         self._connection = worker.raw
+        self.work = Work()  # what it counts
+        self._committing: float | None = None  # how long the last commit took
         self._commit = "COMMIT" if keep else "ROLLBACK"
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Any]] = deque()
@@ -145,6 +151,11 @@ class Database:
     def busy(self) -> bool:
         """Whether a unit of work waits or runs."""
         return not self._idle.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """How many units of work wait for those that run."""
+        return len(self._queue)
 
     @property
     def closing(self) -> bool:
@@ -293,7 +304,12 @@ class Database:
 
     def _deliver(self, batch: _Batch) -> None:
         self.settled()
+        if self._committing is not None:
+            self.work.committed(sum(job.writes for job in batch), self._committing)
+            self._committing = None
         for job in batch:
+            if isinstance(job.error, (sqlite3.Error, OSError)):
+                self.work.failures += 1
             if job.future.done():  # the request was cancelled; the unit ran whole all the same
                 continue
             if job.error is None:
@@ -301,7 +317,7 @@ class Database:
             elif isinstance(job.error, OSError):
                 job.future.set_exception(driver.disk_refusal(job.error))
             elif isinstance(job.error, sqlite3.Error):
-                job.future.set_exception(_explained(job.error))
+                job.future.set_exception(_explained(job.error, job.asked_by))
             else:
                 job.future.set_exception(job.error)
 
@@ -369,12 +385,15 @@ class Database:
         return True
 
     def _end(self, batch: _Batch) -> None:
+        began = time.perf_counter()
         try:
             self._connection.execute(self._commit)
             if self._names is not None:
                 # SQLite does so too when it has made a journal, but takes no notice of an error.
                 sync_directory(self._names)
                 self._names = None
+            # Counted on the loop: threads of many files would get in each other's way.
+            self._committing = time.perf_counter() - began
         except BaseException as error:
             # Where there was no room it is not there. After any other error nobody can know.
             if not (isinstance(error, sqlite3.Error) and driver.is_full(error)):
@@ -434,13 +453,13 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
         raise job.error
 
 
-def _explain(error: sqlite3.Error) -> Refusal:
-    log.error("SQLite: %s", error_name(error))
+def _explain(error: sqlite3.Error, asked_by: str | None = None) -> Refusal:
+    log.error("SQLite: %s", error_name(error), extra={"request_id": asked_by})
     explained: Unavailable = driver.refusal(error)
     explained.__cause__ = error
     return explained
 
 
-def _explained(error: sqlite3.Error) -> Exception:
+def _explained(error: sqlite3.Error, asked_by: str) -> Exception:
     # A ProgrammingError is a mistake of ours, not the disk's.
-    return error if isinstance(error, sqlite3.ProgrammingError) else _explain(error)
+    return error if isinstance(error, sqlite3.ProgrammingError) else _explain(error, asked_by)

@@ -24,6 +24,7 @@ from botwire_server.errors import (
     Unavailable,
     Unusable,
 )
+from botwire_server.metrics import StoreCounters
 from botwire_server.store import purges
 from botwire_server.store.driver import (
     Clock,
@@ -96,6 +97,8 @@ class DataDirectory:
         self._lasting = lasting  # what is committed survives a power loss
         self.registry = registry
         self.ledger = Ledger(registry)
+        self.counters = StoreCounters()
+        registry.changes.work = self.counters.registry
         self._lock = lock
         self._changed: dict[str, Namespace] = {}
         self._noting = asyncio.Lock()
@@ -138,6 +141,7 @@ class DataDirectory:
                 most_open=most_open,
                 noted=registry.noted_revision,
                 on_change=self._on_change,
+                counters=self.counters,
             )
             await self._recover()
             await self.ledger.load()
@@ -218,6 +222,7 @@ class DataDirectory:
                 f"This tenant's {limits.storage_bytes} bytes are full; delete something first.",
                 limit=limits.storage_bytes,
                 resets_at=None,
+                kind="storage",
             )
         used = held.vectors + self._promised[tenant.id]
         if vectors and limits.vectors and used + vectors > limits.vectors:
@@ -225,6 +230,7 @@ class DataDirectory:
                 f"This tenant's {limits.vectors} vectors are used; delete memories first.",
                 limit=limits.vectors,
                 resets_at=None,
+                kind="vectors",
             )
 
     @asynccontextmanager
@@ -329,6 +335,7 @@ class DataDirectory:
         await self.registry.change(purges.clear, purge_id)
         await self._erase()
         receipt = await self.registry.change(purges.finish, purge_id)
+        self.counters.purges += 1
         self._held.pop(receipt["tenant_id"], None)
         if receipt["scope"] == purges.TENANT:
             # Not empty if a draft is just being made there; the next start clears that.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import os
 import re
 import secrets
@@ -25,6 +26,8 @@ from botwire_server.store.keys import NewKey
 from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
 from botwire_server.store.namespace import Outlook, Totals
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,6 +101,11 @@ class Registry:
         """Release its connections."""
         self._lookups.close()
         await self._changes.close()
+
+    @property
+    def changes(self) -> Database:
+        """What changes run on, for who counts."""
+        return self._changes
 
     @property
     def now(self) -> float:
@@ -288,10 +296,20 @@ class Registry:
             # begin and end it. A request that is read after this runs after `_refresh`.
             self._lookups.execute("BEGIN")
             self._loop.call_soon(self._refresh)
-        return self._lookups.execute(sql, parameters).fetchone()
+        try:
+            return self._lookups.execute(sql, parameters).fetchone()
+        except driver.sqlite3.ProgrammingError:  # a mistake of ours, not the disk's
+            raise
+        except driver.sqlite3.Error as error:
+            raise _failed(error) from error
 
     def _all(self, sql: str, *parameters: Any) -> Sequence[Any]:
-        return self._lookups.execute(sql, parameters).fetchall()
+        try:
+            return self._lookups.execute(sql, parameters).fetchall()
+        except driver.sqlite3.ProgrammingError:  # a mistake of ours, not the disk's
+            raise
+        except driver.sqlite3.Error as error:
+            raise _failed(error) from error
 
     def _refresh(self) -> None:
         # The connection may be closed by then.
@@ -301,6 +319,11 @@ class Registry:
 
 
 _KEY_AND_TENANT = ", ".join(f"k.{field}" for field in KeyRow._fields) + ", t.id, t.name, t.tier"
+
+
+def _failed(error: driver.sqlite3.Error) -> Unavailable:
+    log.error("a look-up in the registry: %s", getattr(error, "sqlite_errorname", "failed"))
+    return driver.refusal(error)
 
 
 def new_id() -> str:
@@ -391,6 +414,7 @@ def _add_namespace(
                 f"This tenant has its {most} agents (namespaces); remove one first.",
                 limit=most,
                 resets_at=None,
+                kind="agents",
             )
     row = connection.execute(
         "SELECT id, tenant_id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",

@@ -95,7 +95,10 @@ class App:
         return self._dialect(path).refuse(error, request_id)
 
     def _dialect(self, path: str) -> Dialect:
-        return next(dialect for dialect in self.dialects if path.startswith(dialect.prefix))
+        for dialect in self.dialects:
+            if path.startswith(dialect.prefix):
+                break
+        return dialect
 
     def _operator(self, key_id: str) -> Operator:
         """What the operator with this key may do."""

@@ -31,6 +31,10 @@ OLDEST = (3, 43, 0)
 SHARED_WAL = sqlite3.sqlite_version_info >= (3, 51, 3)
 
 BUSY_TIMEOUT_MS = 5_000
+# A connection may keep so much of its file in memory, and all of them together so much: beyond
+# that each goes on with the pages it has. A search over 10,000 memories reads about 10 MB.
+CACHE_KB = 16_384
+ALL_CACHES_BYTES = 96 * 1024 * 1024
 
 
 def _sqlite_vec() -> str:
@@ -105,6 +109,8 @@ def connect(
         # First: every later pragma may have to wait for another process.
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+        connection.execute(f"PRAGMA soft_heap_limit = {ALL_CACHES_BYTES}")
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")

@@ -133,9 +133,22 @@ class Surroundings:
         self._connection = connection
         self._query = np.frombuffer(query, dtype=np.float32)
         self._ids, self._far = _distances(connection, self._query)
+        # No memory has more than one vector.
+        self._short = not (self._ids & (1 << CHUNK_BITS) - 1).any()
 
-    def nearest(self, among: NDArray[np.int64] | None, *, limit: int = NEAREST) -> dict[int, float]:
-        """The cosines of the nearest memories, of those `among` if given."""
+    def nearest(
+        self,
+        among: NDArray[np.int64] | None,
+        *,
+        also: Collection[int] = (),
+        limit: int = NEAREST,
+    ) -> dict[int, float]:
+        """The cosines of the nearest memories, of those `among` if given, and of those in `also`.
+
+        Memories without a vector are left out.
+        """
+        if not len(self._ids):
+            return {}
         ids, far = self._ids, self._far
         if among is not None:
             inside = np.isin(ids >> CHUNK_BITS, among)
@@ -145,40 +158,60 @@ class Surroundings:
         while count < len(ids):
             chosen = ids[far <= _radius(far, count)]
             # A long memory must not keep the others out with its many chunks.
-            if len(np.unique(chosen >> CHUNK_BITS)) >= limit:
+            if self._memories(chosen) >= limit:
                 break
             chosen = ids
             count *= 2
-        return self._cosines(chosen, limit)
+        wanted = np.fromiter(also, np.int64, len(also))
+        memories, cosines = self._cosines(np.union1d(chosen, self._chunks(wanted)))
+        nearest = np.isin(memories, chosen >> CHUNK_BITS).nonzero()[0][:limit]
+        found = dict(zip(memories[nearest].tolist(), cosines[nearest].tolist(), strict=True))
+        if len(wanted):
+            by_words = np.isin(memories, wanted)
+            found |= zip(memories[by_words].tolist(), cosines[by_words].tolist(), strict=True)
+        return found
 
     def cosines(self, memories: Collection[int]) -> dict[int, float]:
         """The cosines of these memories; those without a vector are left out."""
         if not memories or not len(self._ids):
             return {}
-        inside = np.isin(self._ids >> CHUNK_BITS, np.fromiter(memories, np.int64, len(memories)))
+        found, cosines = self._cosines(self._chunks(np.fromiter(memories, np.int64, len(memories))))
+        return dict(zip(found.tolist(), cosines.tolist(), strict=True))
+
+    def _chunks(self, memories: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The vectors of these memories, of each only those that are likely its nearest."""
+        if not len(memories):
+            return memories
+        inside = np.isin(self._ids >> CHUNK_BITS, memories)
         ids, far = self._ids[inside], self._far[inside]
         if len(ids) > len(memories):  # some have several chunks: the best of each
             order = np.lexsort((far, ids >> CHUNK_BITS))
             ids = ids[order]
             starts = np.searchsorted(ids >> CHUNK_BITS, ids >> CHUNK_BITS)
             ids = ids[np.arange(len(ids)) - starts < CHUNKS_COMPARED]
-        return self._cosines(ids, len(memories))
+        return ids
 
-    def _cosines(self, ids: NDArray[np.int64], limit: int) -> dict[int, float]:
-        """The cosines of the memories of these vectors, the best `limit` of them."""
+    def _memories(self, ids: NDArray[np.int64]) -> int:
+        """Of how many memories these vectors are."""
+        return len(ids) if self._short else len(np.unique(ids >> CHUNK_BITS))
+
+    def _cosines(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The memories of these vectors with their cosines, the nearest first."""
         found, vectors = self._connection.execute(
             """SELECT json_group_array(id), CAST(group_concat(embedding, '') AS BLOB)
             FROM vectors WHERE id IN (SELECT value FROM json_each(?))""",
             (orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY).decode(),),
         ).fetchone()
         if not vectors:
-            return {}
+            return np.empty(0, np.int64), np.empty(0, np.float32)
         cosines = np.frombuffer(vectors, np.float32).reshape(-1, len(self._query)) @ self._query
         order = np.argsort(-cosines, kind="stable")
         memories = np.array(orjson.loads(found), np.int64)[order] >> CHUNK_BITS
+        if self._short:
+            return memories, cosines[order]
         _, first = np.unique(memories, return_index=True)
-        best = np.sort(first)[:limit]
-        return dict(zip(memories[best].tolist(), cosines[order][best].tolist(), strict=True))
+        best = np.sort(first)
+        return memories[best], cosines[order][best]
 
 
 def _distances(

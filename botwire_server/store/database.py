@@ -109,6 +109,10 @@ class Database:
 
     schema: Schema
 
+    @staticmethod
+    def look(connection: Connection) -> Any:
+        """What is to be known of a file as soon as it is open; `Connection.seen` keeps it."""
+
     def __init__(self, worker: _Worker, *, keep: bool) -> None:
         self._worker = worker
         self._connection = worker.raw
@@ -127,7 +131,7 @@ class Database:
         cls, path: Path | str, *, durability: Durability, clock: Clock, keep: bool = True
     ) -> Self:
         """Open an existing file and bring its schema up to date, or raise `Damaged`."""
-        worker = _Worker(partial(_connect, path, cls.schema, durability, clock))
+        worker = _Worker(partial(_connect, path, cls, durability, clock))
         try:
             await worker
         except sqlite3.Error as error:
@@ -386,18 +390,21 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
         raise job.error
 
 
-def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
+def _connect(
+    path: Path | str, kind: type[Database], durability: Durability, clock: Clock
+) -> Connection:
     # Whoever had it open last did not close it in peace: what was deleted may lie in the WAL.
     leftovers = path != ":memory:" and Path(f"{path}-wal").exists()
     connection = driver.connect(path, durability=durability, clock=clock)
     connection.leftovers = leftovers
     try:
         if path == ":memory:":
-            for step in schema.steps:
+            for step in kind.schema.steps:
                 for statement in step:
                     connection.execute(statement)
         else:
-            migrate(connection, schema)
+            migrate(connection, kind.schema)
+        connection.seen = kind.look(connection)
     except BaseException:
         connection.close()
         raise

@@ -10,7 +10,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from botwire_server.errors import Damaged, Unavailable, Unusable
 
@@ -51,11 +51,13 @@ class Connection(sqlite3.Connection):
 
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
     WAL until the next truncating checkpoint. `namespace_id` is the registry's name of the file.
+    `seen` is what was looked at when it was opened.
     """
 
     clock: Clock = staticmethod(time.time)
     leftovers: bool = False
     namespace_id: str = ""
+    seen: Any = None
 
     @property
     def now(self) -> float:

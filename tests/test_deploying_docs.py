@@ -108,12 +108,10 @@ def test_a_proxy_lets_go_of_connections_before_the_server_does(name):
     )
 
 
-@pytest.mark.parametrize("name", ["nginx.conf", "Caddyfile"])
-def test_a_proxy_leaves_it_to_the_server_to_refuse_bodies(name):
-    [megabytes] = re.findall(
-        r"(?:client_max_body_size|max_size) (\d+)M?B?", (DEPLOY / name).read_text(), re.I
-    )
-    assert int(megabytes) * 10**6 > Config().max_body_bytes
+@pytest.mark.parametrize(("name", "limit"), [("nginx.conf", "1m"), ("Caddyfile", "1MiB")])
+def test_a_proxy_takes_what_the_server_takes(name, limit):
+    assert re.search(rf"max(_body)?_size {limit}\b", (DEPLOY / name).read_text())
+    assert Config().max_body_bytes == 1024**2
 
 
 @pytest.fixture
@@ -170,7 +168,6 @@ def test_nginx_passes_on_what_matters(proxied):
         "PUT", "/memory/agent/large", headers=JSON, content=b'{"value":"%s"}' % (b"v" * 1_500_000)
     )
     assert answer.status_code == 413
-    assert "detail" in answer.json()  # the server's own words
     assert ask("GET", "/admin/v1/tenants").status_code == 401
 
 

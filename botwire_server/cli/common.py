@@ -135,8 +135,8 @@ class Progress:
             click.echo("", err=True)
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is removed; `--yes` answers."""
+def confirm(question: str, *, yes: bool, otherwise: str = "Nothing was removed") -> None:
+    """Ask before something is lost; `--yes` answers."""
     if yes:
         return
     try:
@@ -145,7 +145,7 @@ def confirm(question: str, *, yes: bool) -> None:
         click.echo("", err=True)
         agreed = False
     if not agreed:
-        raise Unusable("Nothing was removed: answer y, or give --yes.")
+        raise Unusable(f"{otherwise}: answer y, or give --yes.")
 
 
 def show_json(value: Any) -> None:

@@ -1,7 +1,7 @@
-"""Where an import is built, out of sight until it is whole.
+"""Where an import is built, out of sight until it is whole, and where files are looked at.
 
-The place is marked, and the mark locked while the import's process lives, so that whoever opens
-the data directory next can tell an import that was cut short from one that is under way.
+The place is marked, and the mark locked while its process lives, so that whoever opens the data
+directory next can tell an import or a check that was cut short from one that is under way.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ MARK = ".importing"
 
 
 @contextmanager
-def staging(data_dir: Path) -> Iterator[Path]:
+def staging(data_dir: Path, purpose: str = "import") -> Iterator[Path]:
     """A new directory, gone afterwards unless it was renamed; then only its mark goes."""
-    path = data_dir / f".import-{secrets.token_hex(6)}"
+    path = data_dir / f".{purpose}-{secrets.token_hex(6)}"
     path.mkdir(mode=0o700)
     mark = os.open(path / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -32,8 +32,8 @@ def staging(data_dir: Path) -> Iterator[Path]:
 
 
 def clear_abandoned(data_dir: Path, is_tenant: Callable[[str], bool]) -> None:
-    """Remove what imports left that were cut short: all of it, or the mark of a whole one."""
-    for mark in [*data_dir.glob(f".import-*/{MARK}"), *data_dir.glob(f"tenants/*/{MARK}")]:
+    """Remove what was cut short and left here: all of it, or the mark of a whole import."""
+    for mark in [*data_dir.glob(f".*-*/{MARK}"), *data_dir.glob(f"tenants/*/{MARK}")]:
         descriptor = os.open(mark, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

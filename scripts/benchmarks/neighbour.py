@@ -10,7 +10,6 @@ import random
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
 import orjson
@@ -18,25 +17,31 @@ import orjson
 from benchmarks import semantic
 from benchmarks.figures import Figure, Setup
 from benchmarks.wrk import Load, Slice
-from harness import CHECKOUT
+from harness.planted import Fault
 from harness.server import ServerProcess
 
 MEMORIES = 100_000
 FLOODING = 8
+MODERATE = 4
 ROUTE = "/v1/memory/semantic"
 # Opens a tenant of its own on a server that needs no keys.
 NEIGHBOUR = "the-neighbour"
 SECONDS_BEFORE = 1
 
+# What the figures must show: a search of 20 ms stops everybody where it runs on the loop.
+SEARCH_ON_THE_LOOP = Fault(
+    "store/database.py",
+    "        if unit in _BRIEF and self._idle.is_set() and self._closing is None:",
+    "        if self._idle.is_set() and self._closing is None:",
+)
 
-def measure(
-    setup: Setup, *, memories: int = MEMORIES, package: Path = CHECKOUT
-) -> Iterator[Figure]:
-    """The neighbour's GET and state reads, quiet and loud. `package` is what serves."""
+
+def measure(setup: Setup, *, memories: int = MEMORIES) -> Iterator[Figure]:
+    """The neighbour's GET and state reads, quiet and loud."""
     setup.say(f"noisy neighbour: {memories:,} memories")
     chance = random.Random(5)
     lines = setup.scratch / "flood"
-    with ServerProcess(setup.scratch / "neighbours", package=package) as server:
+    with ServerProcess(setup.scratch / "neighbours", package=setup.package) as server:
         server.wait_until_ready()
         client = server.connect(timeout=120)
         texts = semantic.fill(client, "flood", memories, chance)
@@ -44,8 +49,8 @@ def measure(
         lines.write_bytes(b"\n".join(_flood(texts, chance)))
         flood = Load(server.port, "POST", lines=lines, connections=FLOODING)
         loads = {
-            "GET": Load(server.port, "GET", api_key=NEIGHBOUR),
-            "state read": Load(server.port, "STATE", api_key=NEIGHBOUR),
+            name: Load(server.port, method, api_key=NEIGHBOUR, connections=MODERATE)
+            for name, method in (("GET", "GET"), ("state read", "STATE"))
         }
         for method in ("PUT", "STATES"):
             Slice.of(Load(server.port, method, api_key=NEIGHBOUR), 2)

@@ -24,19 +24,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-import aiosqlite
-
 from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
 from botwire_server.logs import request_id
 from botwire_server.metrics import Work
 from botwire_server.store import driver, opening
 from botwire_server.store.driver import Clock, Connection, Durability, error_name, sqlite3
 from botwire_server.store.migrations import Schema, sync_directory
+from botwire_server.store.worker import Worker
 
 log = logging.getLogger(__name__)
-
-# aiosqlite logs the function it runs, arguments and all: keys and values must not get there.
-logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,30 +50,6 @@ def brief(unit: F) -> F:
     """Mark a unit of work that touches a few rows by index: it may run on the event loop."""
     _BRIEF.add(unit)
     return unit
-
-
-class _Worker(aiosqlite.Connection):
-    """aiosqlite's connection thread, with a way in for functions that see the connection.
-
-    The version of aiosqlite is pinned: `_tx`, `_thread` and `_conn` are its private names, and
-    the tests of this module fail should they change.
-    """
-
-    def __init__(self, connector: Callable[[], Connection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
-        # A process that is told to die does not wait for a thread that waits for work.
-        self._thread.daemon = True
-
-    @property
-    def raw(self) -> Connection:
-        """The connection itself; only for who knows that the thread is idle."""
-        connection = self._conn
-        assert isinstance(connection, Connection)
-        return connection
-
-    def post(self, function: Callable[[], None]) -> None:
-        """Run `function` on the connection's thread. It must not raise."""
-        self._tx.put_nowait((None, function))
 
 
 class _Job(Generic[T]):
@@ -115,7 +87,11 @@ class Database:
     # Whether nobody else writes to such files, so that they may be read without a journal.
     freezes = False
 
-    def __init__(self, worker: _Worker, *, keep: bool, names: Path | None) -> None:
+    @staticmethod
+    def look(connection: Connection) -> Any:
+        """What is to be known of a file as soon as it is open; `Connection.seen` keeps it."""
+
+    def __init__(self, worker: Worker, *, keep: bool, names: Path | None) -> None:
         self._worker = worker
         # The directory whose fsync makes the journal's name last; None once that is done.
         self._names = names
@@ -137,7 +113,7 @@ class Database:
         cls, path: Path | str, *, durability: Durability, clock: Clock, keep: bool = True
     ) -> Self:
         """Open an existing file and bring its schema up to date, or raise `Damaged`."""
-        worker = _Worker(partial(opening.connect, path, cls.schema, durability, clock, cls.freezes))
+        worker = Worker(partial(_connect, path, cls, durability, clock))
         try:
             await worker
         except sqlite3.Error as error:
@@ -451,6 +427,18 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
         connection.execute("RELEASE unit")
     else:  # some errors (a full disk) end the whole transaction
         raise job.error
+
+
+def _connect(
+    path: Path | str, kind: type[Database], durability: Durability, clock: Clock
+) -> Connection:
+    connection = opening.connect(path, kind.schema, durability, clock, kind.freezes)
+    try:
+        connection.seen = kind.look(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _explain(error: sqlite3.Error, asked_by: str | None = None) -> Refusal:

@@ -77,8 +77,13 @@ class Namespace(Database):
     ) -> Self:
         """Open an existing namespace file, or raise `Damaged`."""
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
-        namespace.totals, namespace.outlook = await namespace.read(count)
+        namespace.totals, namespace.outlook = namespace._connection.seen
         return namespace
+
+    @staticmethod
+    def look(connection: Connection) -> tuple[Totals, Outlook]:
+        """See `count`."""
+        return count(connection)
 
     async def identify(self, id: str, *, revision: int) -> None:
         """Tell the units of work which namespace this is: ids of memories carry it.

@@ -44,8 +44,9 @@ class Json(Response):
         self.raw_headers = [
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", b"application/json"),
-            *((name.lower().encode(), value.encode()) for name, value in headers.items()),
         ]
+        for name, value in headers.items():
+            self.raw_headers.append((name.lower().encode(), value.encode()))
 
 
 def header(request: Request, name: bytes) -> str | None:

@@ -34,10 +34,11 @@ INTRODUCTION = """\
 Memory for AI agents, over two published wire contracts and an operator API.
 
 The tenant comes from the API key and from nothing else. While no key was ever made, none is needed
-on this machine. A path's names are percent-encoded; a slash in a key or an agent's id may also
-stand as it is. HEAD is answered wherever GET is. Fields that are not listed here are ignored in a
-body and refused in the query of a request that changes something. Whatever a header or a body is
-too long for, or comes too slowly, is answered 431, 413 or 408 before it is looked at."""
+on this machine. The operator API and /metrics take operators' keys only. A path's names are
+percent-encoded; a slash in a key or an agent's id may also stand as it is. HEAD is answered
+wherever GET is. Fields that are not listed here are ignored in a body and refused in the query of
+a request that changes something. What is too long, or comes too slowly, is answered 431, 413 or
+408 before it is looked at."""
 
 SCHEMES: Schema = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The API key: the usual way."},

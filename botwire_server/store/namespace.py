@@ -212,6 +212,7 @@ def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T
             "and deleting go on, writing again after midnight UTC.",
             limit=limits.daily_writes,
             resets_at=midnight_after(now),
+            kind="writes",
         )
     if not limits.namespace_bytes:
         return unit()
@@ -224,6 +225,7 @@ def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T
             "something first.",
             limit=limits.namespace_bytes,
             resets_at=None,
+            kind="namespace_bytes",
         )
     return result
 

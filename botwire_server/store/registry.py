@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import os
 import re
 import secrets
@@ -27,6 +28,8 @@ from botwire_server.store.keys import NewKey
 from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
 from botwire_server.store.namespace import Outlook, Totals
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,6 +109,11 @@ class Registry:
         """Release its connections."""
         self._lookups.close()
         await self._changes.close()
+
+    @property
+    def changes(self) -> Database:
+        """What changes run on, for who counts."""
+        return self._changes
 
     @property
     def now(self) -> float:
@@ -312,7 +320,7 @@ class Registry:
         Once for a round of the loop: it costs as many system calls as a look-up. A request that
         is read after this runs after `_refresh`.
         """
-        [version] = self._lookups.execute("PRAGMA data_version").fetchone()
+        [[version]] = self._all("PRAGMA data_version")
         if version != self._version:
             self._remembered.clear()
             self._version = version
@@ -323,13 +331,24 @@ class Registry:
         self._current = False
 
     def _one(self, sql: str, *parameters: Any) -> Any:
-        return self._lookups.execute(sql, parameters).fetchone()
+        rows = self._all(sql, *parameters)
+        return rows[0] if rows else None
 
     def _all(self, sql: str, *parameters: Any) -> Sequence[Any]:
-        return self._lookups.execute(sql, parameters).fetchall()
+        try:
+            return self._lookups.execute(sql, parameters).fetchall()
+        except driver.sqlite3.ProgrammingError:  # a mistake of ours, not the disk's
+            raise
+        except driver.sqlite3.Error as error:
+            raise _failed(error) from error
 
 
 _KEY_AND_TENANT = ", ".join(f"k.{field}" for field in KeyRow._fields) + ", t.id, t.name, t.tier"
+
+
+def _failed(error: driver.sqlite3.Error) -> Unavailable:
+    log.error("a look-up in the registry: %s", getattr(error, "sqlite_errorname", "failed"))
+    return driver.refusal(error)
 
 
 def _namespace(row: Sequence[Any]) -> NamespaceRow:
@@ -433,6 +452,7 @@ def _add_namespace(
                 f"This tenant has its {most} agents (namespaces); remove one first.",
                 limit=most,
                 resets_at=None,
+                kind="agents",
             )
     row = connection.execute(
         "SELECT id, tenant_id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",

@@ -82,9 +82,20 @@ class Door:
             raise Forbidden("A tenant's key cannot operate the server; use an operator's key.")
         return key.id
 
+    def admit_scraper(self, headers: RawHeaders, header: Headers) -> None:
+        """For figures of the whole server: an operator's key, where keys are required."""
+        if self._always_keyed or self._registry.keys_required():
+            self.admit_operator(headers, header)
+        else:
+            protect(headers, header, local=self._local)
+
     def admit_anybody(self, headers: RawHeaders, header: Headers) -> None:
         """For what needs no key; an open server still refuses foreign pages."""
-        if not self._always_keyed and not self._registry.keys_required():
+        try:
+            open_ = not self._always_keyed and not self._registry.keys_required()
+        except Unavailable:  # whoever asks must hear that this is so
+            open_ = True
+        if open_:
             protect(headers, header, local=self._local)
 
     def _give(self, key: KeyRow, row: TenantRow) -> tuple[KeyRow, keys.Grant, Call]:

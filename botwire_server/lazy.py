@@ -13,6 +13,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     import numpy as numpy
+    import prometheus_client
+
+    prometheus = prometheus_client
 else:
 
     class _Lazy:
@@ -29,3 +32,4 @@ else:
             return getattr(module, attribute)
 
     numpy = _Lazy("numpy")
+    prometheus = _Lazy("prometheus_client")

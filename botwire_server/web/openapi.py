@@ -20,6 +20,7 @@ from botwire_server.errors import (
     NotFound,
     QuotaExceeded,
     Refusal,
+    StorageFull,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -82,6 +83,7 @@ REFUSALS: Mapping[type[Refusal], tuple[str, Mapping[str, Schema]]] = {
     ),
     Internal: ("A fault of the server; its log says more under the request id.", {}),
     Unavailable: ("It may work later.", {}),
+    StorageFull: ("The server's disk is full; nothing was stored.", {}),
 }
 # The headers above that are not always there.
 _SOMETIMES = ("X-RateLimit-Reset", "Retry-After")
@@ -198,7 +200,7 @@ def _refusals(operation: Operation, *, public: bool) -> Iterable[type[Refusal]]:
         yield from (TooLarge, WrongMediaType)
     if not public:
         yield from (Unauthorized, QuotaExceeded)
-    yield from (Forbidden, Misdirected, Internal, Unavailable)
+    yield from (Forbidden, Misdirected, Internal, Unavailable, StorageFull)
 
 
 def _parameter(field: Field[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from botwire_server import __version__
-from botwire_server.cli import keys, namespaces, reports, serve, tenants, vectors
+from botwire_server.cli import backups, keys, namespaces, reports, serve, tenants, vectors
 from botwire_server.config import refuse_unknown_variables
 from botwire_server.errors import Refusal, Unusable
 
@@ -33,6 +33,9 @@ cli.add_command(tenants.tenants)
 cli.add_command(keys.keys)
 cli.add_command(namespaces.namespaces)
 cli.add_command(vectors.reembed)
+cli.add_command(backups.backup)
+cli.add_command(backups.restore)
+cli.add_command(backups.list_)
 cli.add_command(reports.usage)
 cli.add_command(reports.audit)
 

@@ -56,7 +56,7 @@ class Pool:
         durability: Durability,
         clock: Clock,
         most_open: int,
-        noted: Callable[[str], int],
+        noted: Callable[[NamespaceRow], int],
         on_change: Callable[[NamespaceRow, Namespace, Totals], None],
     ) -> None:
         self._directory = directory
@@ -65,6 +65,7 @@ class Pool:
         self._most_open = most_open
         self._noted = noted
         self._on_change = on_change
+        # By their files: a namespace that was restored has another one, and its id goes on.
         self._open: OrderedDict[str, Namespace] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Namespace]] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
@@ -75,11 +76,11 @@ class Pool:
 
     def get(self, row: NamespaceRow) -> Namespace | None:
         """The namespace, if it is open."""
-        namespace = self._open.get(row.id)
+        namespace = self._open.get(row.file)
         if namespace is not None:
-            self._open.move_to_end(row.id)
+            self._open.move_to_end(row.file)
             if len(self._open) > self._most_open:  # all were busy when room was last made
-                self._make_room(keep=row.id)
+                self._make_room(keep=row.file)
         return namespace
 
     async def open(self, row: NamespaceRow) -> Namespace:
@@ -87,21 +88,21 @@ class Pool:
         namespace = self.get(row)
         if namespace is not None:
             return namespace
-        if row.id in self._removed:
+        if row.file in self._removed:
             raise Closed("This namespace was removed.")
-        task = self._opening.get(row.id)
+        task = self._opening.get(row.file)
         if task is None:
             task = asyncio.create_task(self._load(row))
-            self._opening[row.id] = task
-            task.add_done_callback(lambda _: self._opening.pop(row.id, None))
-        self._promised[row.id] += 1
+            self._opening[row.file] = task
+            task.add_done_callback(lambda _: self._opening.pop(row.file, None))
+        self._promised[row.file] += 1
         try:
             # One request that gives up must not spoil the opening for the others.
             return await asyncio.shield(task)
         finally:
-            self._promised[row.id] -= 1
-            if not self._promised[row.id]:
-                del self._promised[row.id]
+            self._promised[row.file] -= 1
+            if not self._promised[row.file]:
+                del self._promised[row.file]
 
     async def draft(self, row: NamespaceRow) -> None:
         """Prepare the file of a namespace that the registry does not know yet."""
@@ -115,47 +116,47 @@ class Pool:
         """Drop a draft that lost against another."""
         await asyncio.to_thread((self._directory / (row.file + DRAFT)).unlink, missing_ok=True)
 
-    async def close(self, namespace_id: str) -> None:
+    async def close(self, file: str) -> None:
         """Close one namespace, for good until `open` is asked again."""
-        opening = self._opening.get(namespace_id)
+        opening = self._opening.get(file)
         if opening is not None:
             await asyncio.wait([opening])
-        namespace = self._open.pop(namespace_id, None)
+        namespace = self._open.pop(file, None)
         if namespace is not None:
-            self._start_closing(namespace_id, namespace)
-        closing = self._closing.get(namespace_id)
+            self._start_closing(file, namespace)
+        closing = self._closing.get(file)
         if closing is not None:
             await asyncio.shield(closing)
 
     async def retire(self, row: NamespaceRow) -> Totals:
         """Finish what is queued, then close a namespace for good; what it holds."""
         namespace = await self.open(row)
-        self._removed.add(row.id)
-        await self.close(row.id)
+        self._removed.add(row.file)
+        await self.close(row.file)
         return namespace.totals
 
-    async def remove(self, namespace_id: str, file: str) -> None:
+    async def remove(self, file: str) -> None:
         """Close a namespace and unlink its files; safe to repeat.
 
         The registry must have let go of it before: this cannot be undone.
         """
-        self._removed.add(namespace_id)
-        await self.close(namespace_id)
+        self._removed.add(file)
+        await self.close(file)
         await asyncio.to_thread(_unlink, self._directory / file)
 
     async def close_all(self) -> None:
         """Commit what is queued, close every file."""
         for task in list(self._opening.values()):
             await asyncio.wait([task])
-        await asyncio.gather(*(self.close(id) for id in list(self._open)))
+        await asyncio.gather(*(self.close(file) for file in list(self._open)))
         await asyncio.gather(*self._closing.values())
 
     def opened(self) -> list[tuple[str, Namespace]]:
         """Every open namespace with its id, the least recently used first."""
-        return list(self._open.items())
+        return [(namespace.id, namespace) for namespace in self._open.values()]
 
     async def _load(self, row: NamespaceRow) -> Namespace:
-        closing = self._closing.get(row.id)
+        closing = self._closing.get(row.file)
         if closing is not None:
             await closing
         path = self._directory / row.file
@@ -163,12 +164,12 @@ class Pool:
             await asyncio.to_thread(_take_draft, path)
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
         try:
-            await namespace.identify(row.id, revision=self._noted(row.id))
+            await namespace.identify(row.id, revision=self._noted(row))
         except BaseException:
             await namespace.close()
             raise
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
-        self._open[row.id] = namespace
+        self._open[row.file] = namespace
         self._make_room()
         return namespace
 
@@ -177,17 +178,17 @@ class Pool:
         if spare <= 0:
             return
         idle = [
-            id
-            for id, namespace in self._open.items()
-            if not namespace.busy and id not in self._promised and id != keep
+            file
+            for file, namespace in self._open.items()
+            if not namespace.busy and file not in self._promised and file != keep
         ]
-        for id in idle[:spare]:
-            self._start_closing(id, self._open.pop(id))
+        for file in idle[:spare]:
+            self._start_closing(file, self._open.pop(file))
 
-    def _start_closing(self, id: str, namespace: Namespace) -> None:
+    def _start_closing(self, file: str, namespace: Namespace) -> None:
         task = asyncio.create_task(namespace.close())
-        self._closing[id] = task
-        task.add_done_callback(lambda _: self._closing.pop(id, None))
+        self._closing[file] = task
+        task.add_done_callback(lambda _: self._closing.pop(file, None))
 
     def _write_draft(self, path: Path) -> None:
         if not path.parent.exists():

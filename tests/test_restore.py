@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from backing_up import Contents, fill, held, objects, sound
-from serving import PACKAGE_ROOT, environment, namespace_files, query, until
+from planted import planted
+from serving import PACKAGE_ROOT, command, environment, namespace_files, query, until
 from tenancy import Keyed, cli, cli_json, files_with
 from test_backup import FIRST, back_up, data, dest, file_of, restore
 
 from botwire_server.store.directory import Lock
+from botwire_server.store.staging import adding
 
 __all__ = ["data", "dest"]  # fixtures
 
@@ -50,7 +52,7 @@ def flip(path: Path) -> None:
 
 
 def swap_objects(dest: Path) -> None:
-    one, other, *_ = sorted(dest.glob("tenants/*/*.db"))
+    one, other = (next(iter(tenant.glob("*"))) for tenant in dest.glob("tenants/*"))
     content = one.read_bytes()
     one.write_bytes(other.read_bytes())
     other.write_bytes(content)
@@ -262,7 +264,7 @@ def test_ids_of_memories_go_on(data, dest):
             body = {"agent_id": "north", "content": text, "namespace": "n"}
             answer = client.post("/v1/memory/semantic", json=body)
             assert answer.is_success, answer.text
-            return str(answer.json()["id"])
+            return str(answer.json()["data"]["id"])
 
         kept = store("quokkas sleep")
         back_up(data, dest)
@@ -309,20 +311,16 @@ def test_tenants_are_counted_anew(moved_on, dest):
         assert client.put("/memory/north/more", json=big).is_success
 
 
-def test_a_restore_of_a_tenant_that_dies_leaves_nothing(moved_on, dest, monkeypatch):
-    from botwire_server.store import replacing
-
+def test_a_restore_of_a_tenant_that_dies_leaves_nothing(moved_on, dest, tmp_path):
     before = held(moved_on)
     files = namespace_files(moved_on)
-
-    def dies(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(replacing, "replace", dies)
-        patch.setattr("botwire_server.store.staging._remove_unknown", lambda *_: None)
-        patch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
-        cli(moved_on, "restore", str(dest), "--tenant", "acme", "--yes", expect=130)
+    line = "    taken = set(records.namespace_ids(connection))\n"
+    root = planted(
+        tmp_path / "dies", "store/replacing.py", line, "    import os; os.kill(os.getpid(), 9)\n"
+    )
+    arguments = ["restore", str(dest), "--tenant", "acme", "--yes", "--data-dir", str(moved_on)]
+    done = subprocess.run(**command(*arguments, root=root), check=False, timeout=60)
+    assert done.returncode == -9
     assert len(namespace_files(moved_on)) == len(files) + 2
     assert held(moved_on) == before  # opening it has cleared away the rest
     sound(moved_on)
@@ -330,13 +328,8 @@ def test_a_restore_of_a_tenant_that_dies_leaves_nothing(moved_on, dest, monkeypa
 
 def test_two_restores_of_a_tenant_do_not_meet(moved_on, dest):
     [[tenant_id]] = query(moved_on / "control.db", "SELECT id FROM tenants WHERE name = 'acme'")
-    from botwire_server.store.staging import adding
-
-    with adding(moved_on, tenant_id, lambda: {str(file) for file in ()}) if False else adding(
-        moved_on,
-        tenant_id,
-        lambda: {str(file.relative_to(moved_on)) for file in namespace_files(moved_on)},
-    ):
+    known = {str(file.relative_to(moved_on)) for file in namespace_files(moved_on)}
+    with adding(moved_on, tenant_id, lambda: known):
         message = restore(moved_on, dest, "--tenant", "acme", "--yes", expect=1)
     assert "just being restored" in message
 

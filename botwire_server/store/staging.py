@@ -29,7 +29,8 @@ def staging(data_dir: Path) -> Iterator[Path]:
         fcntl.flock(mark, fcntl.LOCK_EX)
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            _clear(path)
         os.close(mark)
 
 
@@ -82,11 +83,27 @@ def clear_abandoned(
                 _remove_unknown(data_dir, mark.parent, known())
                 mark.unlink(missing_ok=True)
             else:
-                shutil.rmtree(mark.parent)
+                _clear(mark.parent)
         except BlockingIOError:
             pass  # it is under way
         finally:
             os.close(descriptor)
+    for path in data_dir.glob(".import-*"):
+        with suppress(OSError):
+            path.rmdir()  # the crash came before the mark, or after it
+
+
+def _clear(directory: Path) -> None:
+    """Remove a place, its mark last: until then it can be told what it is."""
+    for path in directory.iterdir():
+        if path.name == MARK:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (directory / MARK).unlink()
+    directory.rmdir()
 
 
 def _remove_unknown(data_dir: Path, directory: Path, known: Collection[str]) -> None:

@@ -97,9 +97,7 @@ class _opened:
 def _door(directory: DataDirectory, tenant: str) -> Tenant:
     row = directory.registry.tenant(tenant)
     assert row is not None
-    return Tenant(
-        directory, row, limits=Limits(), grant=keys.UNLIMITED, call=Call(row.id, "")
-    )
+    return Tenant(directory, row, limits=Limits(), grant=keys.UNLIMITED, call=Call(row.id, ""))
 
 
 def objects(dest: Path) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.lazy import boto3, botocore
-from botwire_server.store.places import LOCKED, Directory, Missing, Place, checked
+from botwire_server.store.places import LOCKED, Directory, Missing, Place, checked, new_file
 from botwire_server.store.staging import staging
 
 SCHEME = "s3://"
@@ -44,7 +44,7 @@ class Bucket:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         try:
-            self._client: Any = boto3.client("s3")
+            self._client: Any = boto3.session.Session().client("s3")
         except ImportError as error:
             raise Unusable(
                 "Backups to s3:// need boto3: run `pip install 'botwire-server[s3]'`."
@@ -81,8 +81,8 @@ class Bucket:
     def fetch(self, path: str, file: Path) -> None:
         """See `Place`."""
         with _explained():
-            file.touch(mode=0o600, exist_ok=False)
-            self._client.download_file(self._bucket, self._key(path), str(file))
+            with new_file(file) as opened:
+                self._client.download_fileobj(self._bucket, self._key(path), opened)
 
     def write(self, path: str, content: bytes) -> None:
         """See `Place`."""

@@ -114,7 +114,7 @@ class Directory:
     def fetch(self, path: str, file: Path) -> None:
         """See `Place`."""
         try:
-            with (self._root / checked(path)).open("rb") as source, _new(file) as target:
+            with (self._root / checked(path)).open("rb") as source, new_file(file) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
         except FileNotFoundError:
             raise Missing from None
@@ -122,7 +122,7 @@ class Directory:
     def write(self, path: str, content: bytes) -> None:
         """See `Place`."""
         with self._scratch() as scratch:
-            with _new(scratch / "object") as file:
+            with new_file(scratch / "object") as file:
                 file.write(content)
             self.put(path, scratch / "object")
         self.settle()
@@ -196,7 +196,8 @@ class Directory:
 
 
 @contextmanager
-def _new(file: Path) -> Iterator[BinaryIO]:
+def new_file(file: Path) -> Iterator[BinaryIO]:
+    """A file that must not exist yet, for its owner's eyes only."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(descriptor, "wb") as opened:
         yield opened

@@ -333,4 +333,4 @@ def test_a_source_is_left_as_it_was(data, dest):
     before = {file: file.read_bytes() for file in namespace_files(data)}
     back_up(data, dest)
     assert {file: file.read_bytes() for file in namespace_files(data)} == before
-    assert [path for path in data.rglob("*-wal")] == []
+    assert list(data.rglob("*-wal")) == []

@@ -80,9 +80,8 @@ class Bucket:
 
     def fetch(self, path: str, file: Path) -> None:
         """See `Place`."""
-        with _explained():
-            with new_file(file) as opened:
-                self._client.download_fileobj(self._bucket, self._key(path), opened)
+        with _explained(), new_file(file) as opened:
+            self._client.download_fileobj(self._bucket, self._key(path), opened)
 
     def write(self, path: str, content: bytes) -> None:
         """See `Place`."""

@@ -52,7 +52,6 @@ def held(data: Path) -> Contents:
                 door = _door(directory, name)
                 found[name] = {}
                 for namespace in door.namespaces():
-                    await door.namespace(namespace).read(entries.listing)
                     reference = door.namespace(namespace)
                     found[name][namespace] = {
                         key: json.loads((await reference.read(entries.get, key)).value)

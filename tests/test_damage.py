@@ -7,7 +7,9 @@ import time
 from contextlib import closing
 
 import httpx
+import pytest
 from serving import namespace_files, query, until
+from tenancy import cli, cli_json
 
 from botwire_server.store.driver import connect
 
@@ -103,3 +105,56 @@ def test_a_file_from_before_owners_were_known_is_claimed(make_server):
     server.stop()
     [[owner]] = query(file, "SELECT owner FROM totals")
     assert file.stem.endswith(owner)
+
+
+def cut(server) -> None:
+    """A server with namespace `cut`, whose last five writes were lost with its journal."""
+    put(server, "cut")
+    server.restart()
+    for number in range(5):
+        put(server, "cut", f"later-{number}")
+    until(lambda: noted(server) >= 6, "the registry has noted the writes")
+    server.kill()
+    file = files_of(server)["cut"]
+    file.with_name(file.name + "-wal").unlink()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_who_has_no_backup_goes_on_with_what_is_there(make_server, beside):
+    server = make_server()
+    cut(server)
+    if beside:
+        server.start()
+        refused(server, "cut")
+    [found] = cli_json(server.data, "check", expect=1)["findings"]
+    assert "namespaces accept" in found["remedy"]
+    said = cli(server.data, "namespaces", "accept", "default", "cut", expect=1)
+    assert "--yes" in said.stderr
+    accept = ("namespaces", "accept", "default", "cut", "--yes")
+    assert cli_json(server.data, *accept)["outcome"] == "accepted"
+    assert cli_json(server.data, "check")["ok"]
+    if not beside:
+        server.start()
+    assert httpx.get(f"{server.url}/memory/cut").json()["keys"] == ["k"]
+    # What was lost had revisions, and so ETags, that nothing else may ever get.
+    put(server, "cut", "new")
+    file = files_of(server)["cut"]
+    [[revision]] = query(file, "SELECT revision FROM entries WHERE key = 'new'")
+    assert revision == 7
+    assert cli_json(server.data, *accept)["outcome"] == "nothing to accept"
+    lines = cli_json(server.data, "audit")
+    assert [line["action"] for line in lines].count("accept namespace") == 2
+    assert all("cut" not in line["subject"] for line in lines)
+
+
+def test_anothers_file_is_not_accepted(make_server):
+    server = make_server()
+    put(server, "one")
+    put(server, "other", value="secret")
+    server.stop()
+    files = files_of(server)
+    files["one"].write_bytes(files["other"].read_bytes())
+    accept = ("namespaces", "accept", "default", "one", "--yes")
+    assert "another namespace" in cli(server.data, *accept, expect=1).stderr
+    server.start()
+    refused(server, "one")

@@ -10,7 +10,17 @@ from typing import NoReturn
 import click
 
 from botwire_server import __version__
-from botwire_server.cli import backups, keys, namespaces, reports, serve, tenants, vectors
+from botwire_server.cli import (
+    backups,
+    checking,
+    compacting,
+    keys,
+    namespaces,
+    reports,
+    serve,
+    tenants,
+    vectors,
+)
 from botwire_server.config import refuse_unknown_variables
 from botwire_server.errors import Refusal, Unusable
 
@@ -36,6 +46,8 @@ cli.add_command(vectors.reembed)
 cli.add_command(backups.backup)
 cli.add_command(backups.restore)
 cli.add_command(backups.list_)
+cli.add_command(checking.check)
+cli.add_command(compacting.compact)
 cli.add_command(reports.usage)
 cli.add_command(reports.audit)
 

@@ -116,7 +116,11 @@ def restore(
         )
     else:
         if any((data_dir / name).exists() for name in ("control.db", "tenants")):
-            confirm(f"Replace everything in {data_dir} by the backup?", yes=yes, else_="restored")
+            confirm(
+                f"Replace everything in {data_dir} by the backup?",
+                yes=yes,
+                otherwise="Nothing was restored",
+            )
         done = restore_everything(place, data_dir, generation=generation, progress=bar.show)
         asyncio.run(_note(data_dir, tiers_file, done))
     bar.close()
@@ -189,7 +193,7 @@ async def _restore_tenant(
             confirm(
                 f"Replace everything tenant {tenant} has stored by the backup?",
                 yes=yes,
-                else_="restored",
+                otherwise="Nothing was restored",
             )
         done = await backups.restore_tenant(place, tenant, generation=generation, progress=bar.show)
         # A server has what was replaced open, and closes and removes it; where none runs we do.

@@ -137,8 +137,8 @@ class Progress:
             click.echo("", err=True)
 
 
-def confirm(question: str, *, yes: bool, else_: str = "removed") -> None:
-    """Ask before something is removed; `--yes` answers."""
+def confirm(question: str, *, yes: bool, otherwise: str = "Nothing was removed") -> None:
+    """Ask before something is lost; `--yes` answers."""
     if yes:
         return
     try:
@@ -147,7 +147,7 @@ def confirm(question: str, *, yes: bool, else_: str = "removed") -> None:
         click.echo("", err=True)
         agreed = False
     if not agreed:
-        raise Unusable(f"Nothing was {else_}: answer y, or give --yes.")
+        raise Unusable(f"{otherwise}: answer y, or give --yes.")
 
 
 def show_json(value: Any) -> None:

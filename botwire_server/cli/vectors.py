@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
-from botwire_server.cli.common import (
-    MOST_OPEN,
-    POLL_SECONDS,
-    Progress,
-    common,
-    opened,
-    show_json,
-    show_table,
-)
+from botwire_server.cli.carrying_out import carry_out
+from botwire_server.cli.common import common, opened, show_json, show_table
 from botwire_server.config import Config, variable
 from botwire_server.embedding import embedder
-from botwire_server.errors import Unavailable, Unusable
+from botwire_server.errors import Unavailable
 from botwire_server.store import chores, reembedding
-from botwire_server.store.directory import DataDirectory
-from botwire_server.store.registry import Registry
+from botwire_server.store.chores import Chore
 
 
 @click.command()
@@ -65,21 +58,18 @@ def reembed(
 async def _reembed(
     data_dir: Path, tiers_file: Path | None, tenant: str | None, setting: str, key: str | None
 ) -> list[dict[str, Any]]:
-    bar = Progress("embedding")
+    @asynccontextmanager
+    async def able() -> AsyncIterator[Mapping[str, Chore]]:
+        made = embedder(setting, key)
+        try:
+            yield {chores.REEMBED: reembedding.chore(made.embed)}
+        finally:
+            await made.close()
+
     async with opened(data_dir, tiers_file) as (_, registry):
-        asked_at = await registry.change(chores.ask, chores.REEMBED, tenant)
-        here = asyncio.create_task(_do_here(data_dir, setting, key))
-        while True:
-            states = await registry.query(chores.states, chores.REEMBED, asked_at)
-            bar.show(sum(each.done for each in states), sum(each.total for each in states))
-            if all(each.outcome is not None for each in states):
-                break
-            if here.done():
-                here.result()
-                here = asyncio.create_task(_do_here(data_dir, setting, key))
-            await asyncio.sleep(POLL_SECONDS)
-        bar.close()
-        await here  # not cancelled: it may be closing the data directory
+        states = await carry_out(
+            data_dir, registry, chores.REEMBED, tenant=tenant, able=able, label="embedding"
+        )
     return [
         {
             "tenant": each.tenant,
@@ -89,28 +79,3 @@ async def _reembed(
         }
         for each in states
     ]
-
-
-async def _do_here(data_dir: Path, setting: str, key: str | None) -> None:
-    """Do what is due in this process; nothing where a server runs, which does it itself."""
-    try:
-        directory = await DataDirectory.open(
-            data_dir, durability="full", clock=time.time, most_open=MOST_OPEN
-        )
-    except Unusable:
-        await asyncio.sleep(POLL_SECONDS)
-        return
-    try:
-        made = embedder(setting, key)
-        try:
-            can = {chores.REEMBED: reembedding.chore(made.embed)}
-            while await _waiting(directory.registry):
-                await chores.do_due(directory, can)
-        finally:
-            await made.close()
-    finally:
-        await directory.close()
-
-
-async def _waiting(registry: Registry) -> bool:
-    return bool(await registry.query(chores.due, chores.REEMBED))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from botwire_server.errors import Damaged, Refusal
-from botwire_server.store import control_copies, generations, snapshots
+from botwire_server.store import control_copies, copying, generations
 from botwire_server.store.control_copies import Known
 from botwire_server.store.generations import Copy, Generation, Object
 from botwire_server.store.migrations import CONTROL
@@ -72,7 +72,7 @@ def write(
             full,
         )
         control = scratch / "control.db"
-        snapshots.copy(data_dir / "control.db", control)
+        copying.copy(data_dir / "control.db", control)
         wanted = control_copies.namespaces(control)
         if tenant_id is not None:
             wanted = {id: each for id, each in wanted.items() if each.row.tenant_id == tenant_id}
@@ -116,10 +116,10 @@ def write(
 
 def put_control(place: Place, file: Path, *, tenant_id: str | None, generation: str) -> Object:
     """Put a registry's copy in place; a tenant's lies with what is the tenant's."""
-    snapshots.inspect_control(file, CONTROL)
+    copying.inspect_control(file, CONTROL)
     folder = "control" if tenant_id is None else f"tenants/{tenant_id}"
     path = f"{folder}/control-{generation}-{secrets.token_hex(3)}.db"
-    size, sha256 = snapshots.digest(file)
+    size, sha256 = copying.digest(file)
     place.put(path, file)
     return Object(path=path, bytes=size, sha256=sha256)
 
@@ -187,7 +187,7 @@ def _copy_sound(work: _Work, known: Known, earlier: Copy | None) -> Copy:
     file = work.data_dir / row.file
     # A file that was restored has another name: its revisions may be those of another history, as
     # they may be after a power loss where they are not promised to last.
-    salt = (row.file, None if known.lasting else snapshots.boot())
+    salt = (row.file, None if known.lasting else copying.boot())
     if not file.exists():
         if file.with_name(file.name + DRAFT).exists():
             return Copy(
@@ -195,14 +195,14 @@ def _copy_sound(work: _Work, known: Known, earlier: Copy | None) -> Copy:
             )
         if not file.exists():  # a draft may just have got its name
             raise Damaged("Its file is missing.")
-    if earlier is not None and not work.full and snapshots.version(file, *salt) == earlier.version:
+    if earlier is not None and not work.full and copying.version(file, *salt) == earlier.version:
         return replace(earlier, problem=None)
     copied_at = time.time()
     path = work.scratch / f"{row.id}.db"
     try:
-        snapshots.copy(file, path)
-        version = snapshots.inspect(path, row.id, *salt)
-        size, sha256 = snapshots.digest(path)
+        copying.copy(file, path)
+        version = copying.inspect(path, row.id, *salt)
+        size, sha256 = copying.digest(path)
         target = f"tenants/{row.tenant_id}/{row.id}-{work.generation_id}.db"
         work.place.put(target, path)
     finally:
@@ -226,7 +226,7 @@ def _leave_out_purged(
     What a restore has replaced meanwhile is copied again.
     """
     now = work.scratch / "now.db"
-    snapshots.copy(work.data_dir / "control.db", now)
+    copying.copy(work.data_dir / "control.db", now)
     current = control_copies.namespaces(now)
     left = set(control_copies.tenants(now))
     os.unlink(now)

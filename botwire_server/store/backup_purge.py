@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from botwire_server.errors import Damaged, Unavailable
-from botwire_server.store import backup, control_copies, generations, snapshots
+from botwire_server.store import backup, control_copies, copying, generations
 from botwire_server.store.generations import Generation
 from botwire_server.store.places import Missing, Place
 
@@ -58,7 +58,7 @@ def _without(place: Place, scratch: Path, generation: Generation, tenant_id: str
     """The generation without the tenant, in place; itself where the tenant is not in it."""
     file = scratch / f"control-{generation.id}.db"
     place.fetch(generation.control.path, file)
-    if snapshots.digest(file) != (generation.control.bytes, generation.control.sha256):
+    if copying.digest(file) != (generation.control.bytes, generation.control.sha256):
         raise Damaged("The registry's copy is not what was written.")
     found = control_copies.drop_tenant(file, tenant_id)
     left = tuple(each for each in generation.namespaces if each.tenant_id != tenant_id)

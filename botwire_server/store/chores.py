@@ -13,17 +13,16 @@ from typing import NamedTuple
 from botwire_server.errors import NotFound, Refusal
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
-from botwire_server.store.namespace import Namespace
 from botwire_server.store.registry import NamespaceRow
 
 log = logging.getLogger(__name__)
 
 # Called with how much is done and how much there is.
 Progress = Callable[[int, int], Awaitable[None]]
-# Does a chore; says in a few words how it ended.
-Chore = Callable[[Namespace, Progress], Awaitable[str]]
+# Does a chore in a namespace; says in a few words how it ended.
+Chore = Callable[[DataDirectory, NamespaceRow, Progress], Awaitable[str]]
 
-REEMBED = "reembed"
+REEMBED, COMPACT, ACCEPT = "reembed", "compact", "accept"
 
 
 class State(NamedTuple):
@@ -46,7 +45,7 @@ async def do_due(directory: DataDirectory, chores: Mapping[str, Chore]) -> None:
                 await registry.change(note, kind, id, done, total)
 
             try:
-                outcome = await chore(await directory.pool.open(row), progress)
+                outcome = await chore(directory, row, progress)
             except Refusal as error:
                 log.warning("%s of namespace %s: %s", kind, row.id, error.message)
                 outcome = f"failed: {error.message}"
@@ -56,20 +55,26 @@ async def do_due(directory: DataDirectory, chores: Mapping[str, Chore]) -> None:
 # Units of work on the registry.
 
 
-def ask(connection: Connection, kind: str, tenant: str | None) -> float:
-    """Ask for a chore in every namespace of a tenant, or of all; the time it is known by."""
+def ask(
+    connection: Connection, kind: str, tenant: str | None, namespace: str | None = None
+) -> float:
+    """Ask for a chore in one namespace, in every one of a tenant, or in all; the time it is
+    known by.
+    """
     now = connection.now
     known = connection.execute("SELECT 1 FROM tenants WHERE name = ?", (tenant,)).fetchone()
     if tenant is not None and known is None:
         raise NotFound("There is no such tenant; `tenants list` names them.")
-    connection.execute(
+    asked = connection.execute(
         """INSERT INTO chores (kind, namespace_id, asked_at)
         SELECT ?1, n.id, ?2 FROM namespaces n JOIN tenants t ON t.id = n.tenant_id
-        WHERE ?3 IS NULL OR t.name = ?3
+        WHERE (?3 IS NULL OR t.name = ?3) AND (?4 IS NULL OR n.name = ?4)
         ON CONFLICT (kind, namespace_id) DO UPDATE SET
             asked_at = ?2, done = 0, total = 0, outcome = NULL""",
-        (kind, now, tenant),
-    )
+        (kind, now, tenant, namespace),
+    ).rowcount
+    if namespace is not None and not asked:
+        raise NotFound("This tenant has no such namespace; `namespaces list` names them.")
     return now
 
 

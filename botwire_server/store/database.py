@@ -174,12 +174,26 @@ class Database:
             brief=is_brief(unit, args),
         )
 
+    async def alone(
+        self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a unit outside any transaction, for what SQLite does not do in one.
+
+        It must leave no transaction open.
+        """
+        return await self._submit(
+            lambda connection: unit(connection, *args, **kwargs),
+            writes=False,
+            brief=False,
+            alone=True,
+        )
+
     async def checkpoint(self) -> bool:
         """Move the WAL into the file and cut it to nothing; False if a reader was in the way.
 
         What deleted rows left in the WAL is gone afterwards.
         """
-        return await self._submit(_checkpoint, writes=False, brief=False, alone=True)
+        return await self.alone(_checkpoint)
 
     async def close(self) -> None:
         """Finish what is queued, take nothing more, release thread and descriptors.

@@ -12,7 +12,8 @@ import logging
 import os
 import resource
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from botwire_server.errors import Closed, Damaged, Unavailable
@@ -128,6 +129,19 @@ class Pool:
         if closing is not None:
             await asyncio.shield(closing)
 
+    @asynccontextmanager
+    async def opened_as_it_is(self, row: NamespaceRow) -> AsyncIterator[Namespace]:
+        """A namespace's file also where it is older than the registry knows; closed afterwards.
+
+        Raises `Damaged` if it is another's. Nobody else gets it from here.
+        """
+        await self.close(row.file)
+        namespace = await self._open_file(row, revision=0)
+        try:
+            yield namespace
+        finally:
+            await namespace.close()
+
     async def retire(self, row: NamespaceRow) -> Totals:
         """Finish what is queued, then close a namespace for good; what it holds."""
         namespace = await self.open(row)
@@ -159,18 +173,22 @@ class Pool:
         closing = self._closing.get(row.file)
         if closing is not None:
             await closing
+        namespace = await self._open_file(row, revision=self._noted(row))
+        namespace.on_change = lambda before: self._on_change(row, namespace, before)
+        self._open[row.file] = namespace
+        self._make_room()
+        return namespace
+
+    async def _open_file(self, row: NamespaceRow, *, revision: int) -> Namespace:
         path = self._directory / row.file
         if not path.exists():
             await asyncio.to_thread(_take_draft, path)
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
         try:
-            await namespace.identify(row.id, revision=self._noted(row))
+            await namespace.identify(row.id, revision=revision)
         except BaseException:
             await namespace.close()
             raise
-        namespace.on_change = lambda before: self._on_change(row, namespace, before)
-        self._open[row.file] = namespace
-        self._make_room()
         return namespace
 
     def _make_room(self, *, keep: str = "") -> None:

@@ -11,8 +11,10 @@ from typing import NamedTuple, Protocol
 
 from botwire_server.store import chores, chunks, vectors
 from botwire_server.store.chores import Chore
+from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import Namespace
+from botwire_server.store.registry import NamespaceRow
 from botwire_server.store.tenant import NamespaceRef
 from botwire_server.vector import Model, Vector
 
@@ -134,10 +136,11 @@ async def reembed(
 def chore(embed: Embed) -> Chore:
     """What `chores` does where the operator asked for new vectors."""
 
-    async def run(namespace: Namespace, progress: chores.Progress) -> str:
+    async def run(directory: DataDirectory, row: NamespaceRow, progress: chores.Progress) -> str:
         async def told(far: Progress) -> None:
             await progress(far.done, far.total)
 
+        namespace = await directory.pool.open(row)
         return "done" if await reembed(namespace, embed, told) else "nothing to do"
 
     return run

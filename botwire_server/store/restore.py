@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from botwire_server.errors import Damaged, NotFound, Refusal
 from botwire_server.logs import timestamp
-from botwire_server.store import control_copies, generations, snapshots, swap
+from botwire_server.store import control_copies, copying, generations, swap
 from botwire_server.store.archive import Built
 from botwire_server.store.control_copies import Known
 from botwire_server.store.generations import Copy, Generation, Object
@@ -133,7 +133,7 @@ def everything(source: Source, data_dir: Path, *, progress: Progress) -> Restore
         )
         revoked = _revoked(data_dir / swap.CONTROL)
         control_copies.complete(control, restored.built, revoked=revoked)
-        snapshots.sync(control)
+        copying.sync(control)
     return restored
 
 
@@ -162,7 +162,7 @@ def tenant(
 def _open(place: Place, generation: Generation, control: Path) -> Source:
     _fetch(place, generation.control, control)
     try:
-        snapshots.inspect_control(control, CONTROL)
+        copying.inspect_control(control, CONTROL)
         opened = Source(
             place,
             generation,
@@ -207,13 +207,13 @@ def _build(
         else:
             _fetch(source.place, copy.object, file)
             _inspect(file, copy.id)
-        totals, outlook = snapshots.adopt(file, id)
-        snapshots.sync(file)
+        totals, outlook = copying.adopt(file, id)
+        copying.sync(file)
         restored.built.append(
             Built(id, known.row.name, relative, known.created_at, totals, outlook)
         )
     for directory in directories:
-        snapshots.sync(directory)
+        copying.sync(directory)
     progress(len(copies), len(copies))
     return restored
 
@@ -233,14 +233,14 @@ def _fetch(place: Place, wanted: Object, file: Path) -> None:
         place.fetch(wanted.path, file)
     except Missing as error:
         raise _damaged(f"{wanted.path} is missing") from error
-    found = snapshots.digest(file)
+    found = copying.digest(file)
     if found.bytes != wanted.bytes or not hmac.compare_digest(found.sha256, wanted.sha256):
         raise _damaged(f"{wanted.path} is not what was written")
 
 
 def _inspect(file: Path, id: str) -> None:
     try:
-        snapshots.inspect(file, id)
+        copying.inspect(file, id)
     except Damaged as error:
         raise _damaged(f"a namespace in it is not sound: {error.message}") from error
 

@@ -1,7 +1,7 @@
-"""Where an import or a restored tenant is built, out of sight until it is whole.
+"""Where imports and restored tenants are built, out of sight until whole, and files looked at.
 
-The place is marked, and the mark locked while the import's process lives, so that whoever opens
-the data directory next can tell an import that was cut short from one that is under way.
+The place is marked, and the mark locked while its process lives, so that whoever opens the data
+directory next can tell an import or a check that was cut short from one that is under way.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ MARK = ".importing"
 
 
 @contextmanager
-def staging(data_dir: Path) -> Iterator[Path]:
+def staging(data_dir: Path, purpose: str = "import") -> Iterator[Path]:
     """A new directory, gone afterwards unless it was renamed; then only its mark goes."""
-    path = data_dir / f".import-{secrets.token_hex(6)}"
+    path = data_dir / f".{purpose}-{secrets.token_hex(6)}"
     path.mkdir(mode=0o700)
     mark = os.open(path / MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -71,7 +71,7 @@ def clear_abandoned(
     data_dir: Path, is_tenant: Callable[[str], bool], known: Callable[[], Collection[str]]
 ) -> None:
     """Remove what was cut short: all of it, or what the registry does not know, and the mark."""
-    for mark in [*data_dir.glob(f".import-*/{MARK}"), *data_dir.glob(f"tenants/*/{MARK}")]:
+    for mark in [*data_dir.glob(f".*-*/{MARK}"), *data_dir.glob(f"tenants/*/{MARK}")]:
         try:
             descriptor = os.open(mark, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -88,7 +88,7 @@ def clear_abandoned(
             pass  # it is under way
         finally:
             os.close(descriptor)
-    for path in data_dir.glob(".import-*"):
+    for path in data_dir.glob(".*-*"):
         with suppress(OSError):
             path.rmdir()  # the crash came before the mark, or after it
 

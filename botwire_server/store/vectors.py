@@ -33,6 +33,9 @@ NEAREST = 200
 CHUNKS_COMPARED = 2
 
 
+_PUT_BITS = "INSERT INTO memory_bits (rowid, bits) VALUES (?, vec_quantize_binary(?))"
+
+
 class Recorded(NamedTuple):
     """Whose vectors a namespace holds. Not `complete`: some memory has none of this model."""
 
@@ -92,10 +95,28 @@ def put(connection: Connection, memory_id: int, vectors: Iterable[Vector | None]
             id = memory_id << CHUNK_BITS | number
             connection.execute("INSERT INTO vectors (id, embedding) VALUES (?, ?)", (id, vector))
             padded = vector + bytes(-len(vector) % 32)
-            connection.execute(
-                "INSERT INTO memory_bits (rowid, bits) VALUES (?, vec_quantize_binary(?))",
-                (id, padded),
-            )
+            connection.execute(_PUT_BITS, (id, padded))
+
+
+def slots(connection: Connection) -> int:
+    """How many vectors vec0 has room for; it gives a chunk back only when all in it are gone."""
+    [count] = connection.execute("SELECT total(size) FROM memory_bits_chunks").fetchone()
+    return int(count)
+
+
+def rebuild(connection: Connection) -> None:
+    """Make vec0's part anew, without room for what is gone."""
+    model = recorded(connection).model
+    _, table, *_ = vector_tables(256 if model is None else model.dimension)
+    connection.execute("DROP TABLE memory_bits")
+    connection.execute(table)
+    connection.executemany(
+        _PUT_BITS,
+        (
+            (id, embedding + bytes(-len(embedding) % 32))
+            for id, embedding in connection.execute("SELECT id, embedding FROM vectors ORDER BY id")
+        ),
+    )
 
 
 def remove(connection: Connection, memory_id: int) -> None:

@@ -25,6 +25,8 @@ from botwire_server.embedding import NONE, embedder
 from botwire_server.errors import Internal, Invalid, NotFound, Refusal, Unusable
 from botwire_server.logs import describe
 from botwire_server.store import chores, reembedding
+from botwire_server.store.accepting import accept
+from botwire_server.store.compacting import compact
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Clock
 from botwire_server.store.housekeeping import Housekeeping
@@ -206,7 +208,11 @@ class App:
             housekeeping = Housekeeping(
                 directory,
                 self._clock,
-                can={chores.REEMBED: reembedding.chore(self._embedder.embed)},
+                can={
+                    chores.REEMBED: reembedding.chore(self._embedder.embed),
+                    chores.COMPACT: compact,
+                    chores.ACCEPT: accept,
+                },
             )
             housekeeping.start()
             try:

@@ -5,19 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from botwire_server.store import driver
-from botwire_server.store.driver import Connection, sqlite3
-
-# Each counter of `totals`, and how to count it anew.
-COUNTED = {
-    "entries": "SELECT count(*) FROM entries",
-    "states": "SELECT count(*) FROM states",
-    "memories": "SELECT count(*) FROM memories",
-    "episodes": "SELECT count(*) FROM episodes",
-    "bytes": """SELECT (SELECT total(bytes) FROM entries) + (SELECT total(bytes) FROM states)
-        + (SELECT total(bytes) FROM memories) + (SELECT total(bytes) FROM episodes)""",
-    "key_bytes": "SELECT total(octet_length(key)) FROM entries",
-}
+from botwire_server.store import checking, driver
+from botwire_server.store.driver import sqlite3
 
 
 def versions() -> tuple[str, str]:
@@ -36,11 +25,8 @@ def problems(data_dir: Path) -> Iterator[str]:
         name = path.name
         connection = driver.connect(path)
         try:
-            [verdict] = connection.execute("PRAGMA integrity_check").fetchone()
-            if verdict != "ok":
-                yield f"{name}: integrity_check says {verdict}"
-            if path.name != "control.db":
-                yield from (f"{name}: {problem}" for problem in _wrong_totals(connection))
+            wrong = checking.structure if path.name == "control.db" else checking.namespace
+            yield from (f"{name}: {problem}" for problem in wrong(connection))
             # Another connection can begin to write only while nobody has a transaction open.
             connection.execute("PRAGMA busy_timeout = 500")
             connection.execute("BEGIN IMMEDIATE")
@@ -49,15 +35,3 @@ def problems(data_dir: Path) -> Iterator[str]:
             yield f"{name}: {error}"
         finally:
             connection.close()
-
-
-def _wrong_totals(connection: Connection) -> Iterator[str]:
-    for column, count in COUNTED.items():
-        said, counted = connection.execute(f"SELECT {column}, ({count}) FROM totals").fetchone()  # noqa: S608
-        if said != counted:
-            yield f"totals say {said} {column}, and there are {counted:g}"
-    [newest, revision] = connection.execute(
-        "SELECT (SELECT max(revision) FROM entries), revision FROM totals"
-    ).fetchone()
-    if newest is not None and newest > revision:
-        yield f"revision {newest} was given, and totals stand at {revision}"

@@ -256,6 +256,25 @@ def test_a_damaged_namespace_is_brought_back(moved_on, dest):
         assert not file.exists()
 
 
+def test_one_namespace_alone(moved_on, dest):
+    with Keyed(moved_on) as server:
+        client = server.client(str(server.key("acme")["key"]))
+        file_of(moved_on, "acme", "south").write_bytes(b"")
+        assert client.get("/memory/south/a").status_code == 503
+        restore(moved_on, dest, "--tenant", "acme", "--namespace", "south", "--yes")
+        assert client.get("/memory/south/a").json()["value"] == "three"
+        assert client.get("/memory/north/a").json()["value"] == "LATER"
+    sound(moved_on)
+    for wrong, told in [
+        (["--namespace", "south"], "goes with --tenant"),
+        (["--tenant", "acme", "--namespace", "nowhere"], "no copy of this namespace"),
+    ]:
+        assert told in restore(moved_on, dest, *wrong, "--yes", expect=1)
+    assert held(moved_on)["acme"] == {**FIRST["acme"], **LATER["acme"]} | {
+        "north": {**FIRST["acme"]["north"], **LATER["acme"]["north"]}
+    }
+
+
 def test_ids_of_memories_go_on(data, dest):
     with Keyed(data, embedder="none") as server:
         client = server.client(str(server.key("acme")["key"]))

@@ -23,7 +23,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
-from botwire_server.errors import Unavailable
+from botwire_server.errors import Unavailable, Unusable
 from botwire_server.store import restore as reading
 from botwire_server.store.backup import KEEP
 from botwire_server.store.backups import Backups, restore_everything, verify
@@ -86,6 +86,7 @@ def backup(
 @click.command()
 @click.argument("src")
 @click.option("--tenant", help="Only this tenant, beside a running server.")
+@click.option("--namespace", help="Only this namespace of the tenant.")
 @click.option("--generation", help="Another than the newest; `backups SRC` lists them.")
 @click.option("--verify", "verify_only", is_flag=True, help="Check everything, restore nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -93,6 +94,7 @@ def backup(
 def restore(
     src: str,
     tenant: str | None,
+    namespace: str | None,
     generation: str | None,
     verify_only: bool,
     yes: bool,
@@ -105,6 +107,8 @@ def restore(
     Everything is checked before anything is touched, and it takes place whole or not at all. What
     was stored since the backup is gone afterwards.
     """
+    if namespace is not None and (tenant is None or verify_only):
+        raise Unusable("--namespace goes with --tenant, and not with --verify.")
     place = place_at(src)
     bar = Progress("checking" if verify_only else "restoring")
     make_directory(data_dir)
@@ -112,7 +116,7 @@ def restore(
         done = verify(place, data_dir, tenant=tenant, generation=generation, progress=bar.show)
     elif tenant is not None:
         done = asyncio.run(
-            _restore_tenant(place, data_dir, tiers_file, tenant, generation, yes, bar)
+            _restore_tenant(place, data_dir, tiers_file, tenant, namespace, generation, yes, bar)
         )
     else:
         if any((data_dir / name).exists() for name in ("control.db", "tenants")):
@@ -184,18 +188,22 @@ async def _restore_tenant(
     data_dir: Path,
     tiers_file: Path | None,
     tenant: str,
+    namespace: str | None,
     generation: str | None,
     yes: bool,
     bar: Progress,
 ) -> dict[str, Any]:
     async with _backups(data_dir, tiers_file) as backups:
         if backups.has(tenant):
+            what = "everything" if namespace is None else f"namespace {namespace}, all"
             confirm(
-                f"Replace everything tenant {tenant} has stored by the backup?",
+                f"Replace {what} that tenant {tenant} has stored, by the backup?",
                 yes=yes,
                 otherwise="Nothing was restored",
             )
-        done = await backups.restore_tenant(place, tenant, generation=generation, progress=bar.show)
+        done = await backups.restore_tenant(
+            place, tenant, namespace=namespace, generation=generation, progress=bar.show
+        )
         # A server has what was replaced open, and closes and removes it; where none runs we do.
         while await backups.files_left(done["tenant_id"]):
             if not await finish_begun(data_dir):

@@ -62,24 +62,37 @@ class Backups:
         return self._registry.tenant(tenant) is not None
 
     async def restore_tenant(
-        self, place: Place, name: str, *, generation: str | None, progress: Progress
+        self,
+        place: Place,
+        name: str,
+        *,
+        namespace: str | None = None,
+        generation: str | None,
+        progress: Progress,
     ) -> dict[str, Any]:
-        """Put a tenant's namespaces back as they are in a backup, beside a running server.
+        """Put a tenant's namespaces, or one, back as in a backup, beside a running server.
 
         A tenant that is there keeps its keys and its tier; one that is gone is made anew and has
         no key. The holder of the lock removes what is replaced.
         """
         with staging(self._data_dir) as scratch:
             source = await asyncio.to_thread(
-                restore.source, place, scratch, tenant=name, generation=generation
+                restore.source,
+                place,
+                scratch,
+                tenant=name,
+                namespace=namespace,
+                generation=generation,
             )
             theirs = source.tenant(name)
             assert theirs is not None
             row = self._registry.tenant(name)
             tenant_id = secrets.token_hex(8) if row is None else row.id
             with adding(self._data_dir, tenant_id, self._registry.files):
-                restored = await self._restore(source, theirs, tenant_id, row is None, progress)
-        outcome = f"{len(restored.built)} namespaces"
+                restored = await self._restore(
+                    source, theirs, namespace, tenant_id, made=row is None, progress=progress
+                )
+        outcome = "1 namespace" if namespace else f"{len(restored.built)} namespaces"
         await self.note("restore tenant", tenant_id, source.generation.id, outcome)
         return {
             "backup": place.shown,
@@ -95,18 +108,21 @@ class Backups:
         self,
         source: Source,
         theirs: TenantRow,
+        namespace: str | None,
         tenant_id: str,
+        *,
         made: bool,
         progress: Progress,
     ) -> restore.Restored:
-        own = {row.id for row, _, _ in self._registry.namespaces(tenant_id)}
-        taken = set(await self._registry.query(records.namespace_ids)) - own
+        own = {row.id: row.name for row, _, _ in self._registry.namespaces(tenant_id)}
+        taken = set(await self._registry.query(records.namespace_ids)) - set(own)
         restored = await asyncio.to_thread(
             restore.tenant,
             source,
             self._data_dir,
             tenant_id=theirs.id,
             into=tenant_id,
+            namespace=namespace,
             # An id that was purged is never used again; the others, and with them those of the
             # memories, stay.
             new_id=lambda id: new_id() if id in taken else id,
@@ -118,8 +134,9 @@ class Backups:
                 records.add_built, tenant_id, theirs.name, tier, restored.built
             )
         else:
+            others = {id for id, name in own.items() if namespace not in (None, name)}
             await self._registry.change(
-                replacing.replace, tenant_id, restored.built, keep=restored.lost
+                replacing.replace, tenant_id, restored.built, keep=restored.lost | others
             )
         return restored
 

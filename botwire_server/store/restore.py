@@ -38,12 +38,16 @@ class Source(NamedTuple):
         """A tenant by name."""
         return next((each for each in self.tenants.values() if each.name == name), None)
 
-    def copies(self, tenant_id: str | None = None) -> list[tuple[Copy, Known]]:
-        """What the generation has of a tenant, or of all."""
+    def copies(
+        self, tenant_id: str | None = None, namespace: str | None = None
+    ) -> list[tuple[Copy, Known]]:
+        """What the generation has of a tenant or of all; of one namespace if one is named."""
         return [
-            (copy, self.namespaces[copy.id])
+            (copy, known)
             for copy in self.generation.namespaces
             if tenant_id in (None, copy.tenant_id)
+            for known in [self.namespaces[copy.id]]
+            if namespace in (None, known.row.name)
         ]
 
 
@@ -83,9 +87,17 @@ def listing(place: Place) -> list[dict[str, Any]]:
 
 
 def source(
-    place: Place, scratch: Path, *, tenant: str | None = None, generation: str | None = None
+    place: Place,
+    scratch: Path,
+    *,
+    tenant: str | None = None,
+    namespace: str | None = None,
+    generation: str | None = None,
 ) -> Source:
-    """The newest generation that has everything, or this tenant, or the one that is named."""
+    """The newest generation that has everything, or this tenant, or the one that is named.
+
+    Of a `namespace` there is a copy in it.
+    """
     place.require()
     for id in generations.ids(place) if generation is None else [generation]:
         found = generations.read(place, id)
@@ -94,12 +106,17 @@ def source(
                 raise NotFound("This generation holds one tenant only: restore it with --tenant.")
             continue
         opened = _open(place, found, scratch / f"control-{id}.db")
-        if tenant is None or opened.tenant(tenant) is not None:
+        row = None if tenant is None else opened.tenant(tenant)
+        if tenant is None or (
+            row is not None and (namespace is None or _has(opened.copies(row.id, namespace)))
+        ):
             return opened
     raise NotFound(
         "The backup holds no generation of everything."
         if tenant is None
         else "The backup does not hold this tenant."
+        if namespace is None
+        else "The backup holds no copy of this namespace."
     )
 
 
@@ -127,7 +144,7 @@ def everything(source: Source, data_dir: Path, *, progress: Progress) -> Restore
         restored = _build(
             source,
             new,
-            tenant_id=None,
+            copies=source.copies(),
             target=lambda copy: (copy.tenant_id, copy.id),
             progress=progress,
         )
@@ -143,6 +160,7 @@ def tenant(
     *,
     tenant_id: str,
     into: str,
+    namespace: str | None,
     new_id: Callable[[str], str],
     progress: Progress,
 ) -> Restored:
@@ -153,7 +171,7 @@ def tenant(
     return _build(
         source,
         data_dir,
-        tenant_id=tenant_id,
+        copies=source.copies(tenant_id, namespace),
         target=lambda copy: (into, new_id(copy.id)),
         progress=progress,
     )
@@ -182,12 +200,11 @@ def _build(
     source: Source,
     root: Path,
     *,
-    tenant_id: str | None,
+    copies: list[tuple[Copy, Known]],
     target: Callable[[Copy], tuple[str, str]],
     progress: Progress,
 ) -> Restored:
     restored = Restored([], [], set())
-    copies = source.copies(tenant_id)
     fresh = template(NAMESPACE, root)
     directories = set()
     for number, (copy, known) in enumerate(copies):
@@ -216,6 +233,10 @@ def _build(
         copying.sync(directory)
     progress(len(copies), len(copies))
     return restored
+
+
+def _has(copies: list[tuple[Copy, Known]]) -> bool:
+    return any(copy.object is not None or copy.problem is None for copy, _ in copies)
 
 
 def stale(source: Source, copy: Copy, known: Known) -> dict[str, Any]:

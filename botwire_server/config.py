@@ -92,6 +92,7 @@ class Config:
         "behind an OpenAI-compatible endpoint. none: search by keywords only.",
     )
     embedder_key: str | None = _setting(None, "The key for the embedder's endpoint.", secret=True)
+    no_docs: bool = _setting(False, "Serve neither /openapi.json nor /docs.")
     log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
     log_format: LogFormat = _setting("text", "Shape of log lines.")
     insecure_open: bool = _setting(

@@ -14,6 +14,7 @@
     ├── TooLarge               the body is over its limit
     ├── QuotaExceeded          a limit of the tenant is used up
     ├── Unavailable            it may work later
+    │   ├── StorageFull            there is no room left on the disk
     │   ├── Damaged                a file is not what it should be; others go on
     │   └── Closed                 the file was closed under the caller (never leaves `store`)
     └── Internal               a fault of ours, told in a fixed sentence
@@ -103,6 +104,10 @@ class QuotaExceeded(Refusal):
 
 class Unavailable(Refusal):
     """It may work later."""
+
+
+class StorageFull(Unavailable):
+    """There is no room left on the disk, or in what the system lets this user take of it."""
 
 
 class Damaged(Unavailable):

@@ -1,4 +1,4 @@
-# Sourced by scripts/serve and scripts/test: a virtual environment with this checkout installed.
+# Sourced by other scripts: a virtual environment with this checkout installed, and Pythons to try.
 
 checkout=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 
@@ -28,4 +28,15 @@ ensure_environment() {
         --editable "$checkout${3:+[$3]}" ||
         die "Installing failed; the lines above say why. Nothing else was changed: try again."
     echo "$checkout" >"$stamp"
+}
+
+# python_of VERSION: the interpreter of this version that works, or nothing. What pyenv has
+# installed counts, also where it is not the chosen one.
+python_of() {
+    for candidate in "python$1" "$(pyenv whence --path "python$1" 2>/dev/null | tail -n 1)"; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
 }

@@ -18,6 +18,7 @@ from tenancy import Keyed, basic, bearer, shown
 
 from botwire_server import __version__
 from botwire_server.store.keys import new_key
+from botwire_server.web import docs
 
 NOTHING, PUBLIC, OPERATOR = "nothing", "public", "operator"
 
@@ -52,6 +53,9 @@ ROWS = [
     Row("DELETE", "/memory/{namespace}", "/memory/notes?confirm=notes", "purge"),
     Row("GET", "/stats/memory", "/stats/memory", NOTHING),
     Row("GET", "/health", "/health", PUBLIC),
+    Row("GET", "/openapi.json", "/openapi.json", PUBLIC),
+    Row("GET", "/docs", "/docs", PUBLIC),
+    *(Row("GET", f"/docs/{name}", f"/docs/{name}", PUBLIC) for name in docs.FILES),
     # The Mnemora dialect. A search without an agent covers what the key may read.
     Row("GET", "/v1/health", "/v1/health", PUBLIC),
     Row("POST", "/v1/state", "/v1/state", "write", {"agent_id": "notes", "data": {"a": 1}}),
@@ -264,7 +268,7 @@ def test_every_route_has_its_row(acme):
         (method, resource.path)
         for dialect in acme.office.app.dialects
         for resource in dialect.routes
-        for method in resource.handlers
+        for method in resource.operations
     }
     rows = [(row.method, row.template) for row in ROWS]
     assert len(rows) == len(set(rows))
@@ -425,7 +429,7 @@ def test_no_path_leads_to_another_tenant(acme, path):
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/nowhere", "/memory", "/memory/", "/v2/x", "/docs", "/health/", "/Health", "/admin"],
+    ["/", "/nowhere", "/memory", "/memory/", "/v2/x", "/health/", "/Health", "/admin"],
 )
 def test_unknown_routes_need_a_key(acme, path):
     for method in ("GET", "PUT", "POST", "DELETE"):

@@ -39,7 +39,7 @@ def test_every_route_of_the_operator_api_stands_in_the_table():
     routes = {
         f"| `{method} {resource.path}` |"
         for resource in dialect.routes
-        for method in resource.handlers
+        for method in resource.operations
     }
     rows = {
         line[: line.index(" |", 2) + 2]

@@ -201,6 +201,16 @@ def test_a_batch_is_stored_whole_and_in_order(http: httpx.Client, agent: str, se
     assert search("number 512")[0]["content"] == contents[512]
 
 
+def test_a_filter_of_a_thousand_pairs(http: httpx.Client, agent: str, search: Any) -> None:
+    metadata = {f"n{number}": {"x": number} for number in range(1_000)}
+    record = data(
+        http.post(ROUTE, json={"agent_id": agent, "content": "tea", "metadata": metadata}), 201
+    )
+    [hit] = search("tea", metadata_filter=metadata)
+    assert hit["id"] == record["id"]
+    assert search("tea", metadata_filter={**metadata, "n7": {"x": 8}}) == []
+
+
 @pytest.mark.parametrize(
     ("item", "field"),
     [

@@ -25,10 +25,10 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import aiosqlite
 
-from botwire_server.errors import Closed, Refusal, Unavailable
-from botwire_server.store import driver
-from botwire_server.store.driver import Clock, Connection, Durability, sqlite3
-from botwire_server.store.migrations import Schema, migrate
+from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
+from botwire_server.store import driver, opening
+from botwire_server.store.driver import Clock, Connection, Durability, error_name, sqlite3
+from botwire_server.store.migrations import Schema, sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +108,13 @@ class Database:
     """
 
     schema: Schema
+    # Whether nobody else writes to such files, so that they may be read without a journal.
+    freezes = False
 
-    def __init__(self, worker: _Worker, *, keep: bool) -> None:
+    def __init__(self, worker: _Worker, *, keep: bool, names: Path | None) -> None:
         self._worker = worker
+        # The directory whose fsync makes the journal's name last; None once that is done.
+        self._names = names
         self._connection = worker.raw
         self._commit = "COMMIT" if keep else "ROLLBACK"
         self._loop = asyncio.get_running_loop()
@@ -127,12 +131,15 @@ class Database:
         cls, path: Path | str, *, durability: Durability, clock: Clock, keep: bool = True
     ) -> Self:
         """Open an existing file and bring its schema up to date, or raise `Damaged`."""
-        worker = _Worker(partial(_connect, path, cls.schema, durability, clock))
+        worker = _Worker(partial(opening.connect, path, cls.schema, durability, clock, cls.freezes))
         try:
             await worker
         except sqlite3.Error as error:
+            if path != ":memory:" and not Path(path).is_file():
+                raise Damaged(driver.DAMAGED) from error
             raise _explain(error) from error
-        return cls(worker, keep=keep)
+        named = durability == "full" and path != ":memory:"
+        return cls(worker, keep=keep, names=Path(path).parent if named else None)
 
     @property
     def busy(self) -> bool:
@@ -148,6 +155,16 @@ class Database:
     def leftovers(self) -> bool:
         """Whether what was deleted still lies in the WAL."""
         return self._connection.leftovers
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it can only be read, because the disk did not take what opening it needs."""
+        return self._connection.frozen
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what was committed may not be on the disk."""
+        return self._connection.doubtful
 
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -193,7 +210,7 @@ class Database:
 
         What deleted rows left in the WAL is gone afterwards.
         """
-        return await self.alone(_checkpoint)
+        return await self.alone(opening.checkpoint)
 
     async def close(self) -> None:
         """Finish what is queued, take nothing more, release thread and descriptors.
@@ -210,7 +227,7 @@ class Database:
             await self._worker.close()
         except sqlite3.Error as error:
             # Everything acknowledged is in the WAL; the next open goes on from there.
-            log.warning("closing a file: %s", _name(error))
+            log.warning("closing a file: %s", error_name(error))
 
     def _submit(
         self,
@@ -281,6 +298,8 @@ class Database:
                 continue
             if job.error is None:
                 job.future.set_result(job.result)
+            elif isinstance(job.error, OSError):
+                job.future.set_exception(driver.disk_refusal(job.error))
             elif isinstance(job.error, sqlite3.Error):
                 job.future.set_exception(_explained(job.error))
             else:
@@ -316,7 +335,11 @@ class Database:
             for job in batch:
                 _perform(job, connection)
             return False
+        if connection.doubtful and not patient:
+            raise BlockingIOError
         try:
+            if connection.doubtful:
+                opening.settle(connection)
             if self._patient is not patient:
                 timeout = driver.BUSY_TIMEOUT_MS if patient else 0
                 connection.execute(f"PRAGMA busy_timeout = {timeout}")
@@ -348,13 +371,24 @@ class Database:
     def _end(self, batch: _Batch) -> None:
         try:
             self._connection.execute(self._commit)
+            if self._names is not None:
+                # SQLite does so too when it has made a journal, but takes no notice of an error.
+                sync_directory(self._names)
+                self._names = None
         except BaseException as error:
+            # Where there was no room it is not there. After any other error nobody can know.
+            if not (isinstance(error, sqlite3.Error) and driver.is_full(error)):
+                self._connection.doubtful = True
             self._undo(batch, error)
 
     def _undo(self, batch: _Batch, error: BaseException) -> None:
         connection = self._connection
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as failure:
+            log.error("undoing: %s", error_name(failure))
+            connection.doubtful = True
         self.undone()
         for job in batch:
             if job.writes:
@@ -400,33 +434,8 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
         raise job.error
 
 
-def _connect(path: Path | str, schema: Schema, durability: Durability, clock: Clock) -> Connection:
-    # Whoever had it open last did not close it in peace: what was deleted may lie in the WAL.
-    leftovers = path != ":memory:" and Path(f"{path}-wal").exists()
-    connection = driver.connect(path, durability=durability, clock=clock)
-    connection.leftovers = leftovers
-    try:
-        if path == ":memory:":
-            for step in schema.steps:
-                for statement in step:
-                    connection.execute(statement)
-        else:
-            migrate(connection, schema)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _checkpoint(connection: Connection) -> bool:
-    [busy, _, _] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if not busy:
-        connection.leftovers = False
-    return not busy
-
-
 def _explain(error: sqlite3.Error) -> Refusal:
-    log.error("SQLite: %s", _name(error))
+    log.error("SQLite: %s", error_name(error))
     explained: Unavailable = driver.refusal(error)
     explained.__cause__ = error
     return explained
@@ -435,8 +444,3 @@ def _explain(error: sqlite3.Error) -> Refusal:
 def _explained(error: sqlite3.Error) -> Exception:
     # A ProgrammingError is a mistake of ours, not the disk's.
     return error if isinstance(error, sqlite3.ProgrammingError) else _explain(error)
-
-
-def _name(error: sqlite3.Error) -> str:
-    """The error without what it may quote from the data."""
-    return getattr(error, "sqlite_errorname", None) or type(error).__name__

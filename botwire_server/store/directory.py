@@ -16,9 +16,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from botwire_server.errors import QuotaExceeded, Refusal, Unavailable, Unusable
+from botwire_server.errors import QuotaExceeded, Refusal, StorageFull, Unavailable, Unusable
 from botwire_server.store import purges, replacing, swap
-from botwire_server.store.driver import Clock, Durability, require_driver
+from botwire_server.store.driver import (
+    Clock,
+    Connection,
+    Durability,
+    require_driver,
+    sqlite3,
+)
+from botwire_server.store.migrations import sync_directory
 from botwire_server.store.namespace import Limits, Namespace, Outlook, Totals
 from botwire_server.store.pool import DRAFT, Pool
 from botwire_server.store.purges import Tombstone
@@ -32,6 +39,7 @@ log = logging.getLogger(__name__)
 ERASE_ATTEMPTS = 20
 ERASE_PAUSE = 0.05
 LOCK_PAUSE = 0.05
+RECOVERED_AT_ONCE = 16
 
 
 class Lock:
@@ -55,8 +63,14 @@ class Lock:
 
 def make_directory(path: Path) -> None:
     """Make the data directory, for its owner's eyes only, where there is none."""
+    missing = [parent for parent in path.absolute().parents if not parent.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Its own name must survive a power loss too, also if whoever made it did not come to that.
+        for parent in (path.absolute().parent, *(made.parent for made in missing)):
+            # Not everybody may look into what is above their data directory.
+            with contextlib.suppress(PermissionError):
+                sync_directory(parent)
     except OSError as error:
         raise _unusable(path, error) from error
 
@@ -83,6 +97,8 @@ class DataDirectory:
         self._promised: Counter[str] = Counter()
         self._creating: dict[tuple[str, str], asyncio.Task[NamespaceRow]] = {}
         self._purging: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        # Drafts that the registry may have recorded although it said no.
+        self._doubtful: list[NamespaceRow] = []
 
     @classmethod
     async def open(
@@ -103,7 +119,8 @@ class DataDirectory:
         lock = await _locked(path, patience)
         try:
             await asyncio.to_thread(swap.finish, path)
-            registry = await Registry.open(path, durability=durability, clock=clock)
+            # Always full: files go once the registry says so, and must not be missed after that.
+            registry = await Registry.open(path, durability="full", clock=clock)
             self = cls(path, lock, registry, lasting=durability == "full")
             self.nowhere = await Namespace.open(
                 ":memory:", durability=durability, clock=clock, keep=False
@@ -118,6 +135,12 @@ class DataDirectory:
             )
             await self._recover()
             await self.ledger.load()
+        except (sqlite3.Error, Unavailable, OSError) as error:
+            lock.release()
+            raise Unusable(
+                f"{path} cannot be served: its disk is full or failing. Make room there, or look "
+                "at the system's log; nothing was changed."
+            ) from error
         except BaseException:
             lock.release()
             raise
@@ -126,8 +149,11 @@ class DataDirectory:
     async def close(self) -> None:
         """Commit what is queued, close every file, release the lock."""
         await self.pool.close_all()
-        await self.note_changes()
-        await self.ledger.flush(all=True)
+        for write_down in (self.note_changes, lambda: self.ledger.flush(all=True)):
+            try:
+                await write_down()
+            except Refusal as error:  # counts of the last seconds are not worth staying for
+                log.error("closing the data directory: %s", error.message)
         await self.nowhere.close()
         await self.registry.close()
         self._lock.release()
@@ -241,7 +267,8 @@ class DataDirectory:
 
     def _known(self, namespace: Namespace) -> Outlook:
         outlook = namespace.outlook
-        return outlook if self._lasting else outlook._replace(revision=None)
+        lasting = self._lasting and not namespace.doubtful
+        return outlook if lasting else outlook._replace(revision=None)
 
     async def settle(self) -> None:
         """Write down everything that was counted, so that the registry can be asked."""
@@ -271,6 +298,7 @@ class DataDirectory:
         return held
 
     async def _create(self, tenant: TenantRow, name: str, most: int) -> NamespaceRow:
+        await self._clear_doubts()
         id = new_id()
         row = NamespaceRow(id, tenant.id, name, file_of(tenant.id, name, id))
         await self.pool.draft(row)
@@ -279,12 +307,28 @@ class DataDirectory:
             recorded = await self.registry.add_namespace(
                 tenant.id, name, id=id, file=row.file, most=most
             )
-        except Refusal:
-            await self.pool.discard(row)
+        except Refusal as error:
+            if isinstance(error, Unavailable) and not isinstance(error, StorageFull):
+                self._doubtful.append(row)
+            else:
+                await self.pool.discard(row)
             raise
         if recorded.id != id:
             await self.pool.discard(row)
         return recorded
+
+    async def _clear_doubts(self) -> None:
+        """Drop the drafts that were refused in doubt, once the registry is sure of itself again.
+
+        Raises `Unavailable` before that, so that they do not fill the disk.
+        """
+        if not self._doubtful:
+            return
+        await self.registry.change(_nothing)
+        doubtful, self._doubtful = self._doubtful, []
+        for row in doubtful:
+            if self.registry.namespace_by_id(row.tenant_id, row.id) is None:
+                await self.pool.discard(row)
 
     async def _finish_purge(self, purge_id: str) -> dict[str, Any]:
         await self.finish_discards()
@@ -344,12 +388,22 @@ class DataDirectory:
             str(wal.relative_to(self.path)).removesuffix("-wal")
             for wal in self.path.glob("tenants/*/*.db-wal")
         ]
-        for row in self.registry.rows(unclean):
-            try:
-                self._changed[row.file] = row, await self.pool.open(row)
-            except Refusal as error:
-                log.error("namespace %s: %s", row.id, error.message)
+        rows = iter(self.registry.rows(unclean))
+
+        async def recover() -> None:
+            for row in rows:
+                try:
+                    self._changed[row.file] = row, await self.pool.open(row)
+                except Refusal as error:
+                    log.error("namespace %s: %s", row.id, error.message)
+
+        # They wait for the disk, and wait together.
+        await asyncio.gather(*(recover() for _ in range(RECOVERED_AT_ONCE)))
         await self.note_changes()
+
+
+def _nothing(connection: Connection) -> None:
+    """Change nothing: fails where the registry cannot be written."""
 
 
 async def _locked(path: Path, patience: float) -> Lock:

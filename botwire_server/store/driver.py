@@ -6,13 +6,15 @@ sqlite-vec there. `pysqlite3` has it and brings a current SQLite: it is taken wh
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from botwire_server.errors import Damaged, Unavailable, Unusable
+from botwire_server.errors import Damaged, StorageFull, Unavailable, Unusable
 
 if TYPE_CHECKING:
     import sqlite3 as sqlite3
@@ -21,6 +23,8 @@ else:
         import pysqlite3.dbapi2 as sqlite3
     except ImportError:
         import sqlite3 as sqlite3
+
+log = logging.getLogger(__name__)
 
 Durability = Literal["full", "relaxed"]
 Clock = Callable[[], float]
@@ -46,11 +50,15 @@ class Connection(sqlite3.Connection):
     """A connection that knows the time and what it left behind.
 
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
-    WAL until the next truncating checkpoint. `namespace_id` is the registry's name of the file.
+    WAL until the next truncating checkpoint. `doubtful` is set while what was committed may not
+    be on the disk, `frozen` where it was opened so. `namespace_id` is the registry's name of the
+    file.
     """
 
     clock: Clock = staticmethod(time.time)
     leftovers: bool = False
+    doubtful: bool = False
+    frozen: bool = False
     namespace_id: str = ""
 
     @property
@@ -86,22 +94,27 @@ def connect(
     durability: Durability = "full",
     clock: Clock = time.time,
     read_only: bool = False,
+    frozen: bool = False,
 ) -> Connection:
     """Open `path` in autocommit mode, usable from any one thread at a time.
 
     A file that does not exist is an error, never created (":memory:" aside): creating is
-    `migrations.create`'s business.
+    `migrations.create`'s business. A `frozen` one reads the file as it is, and makes nothing beside
+    it: right only where nobody writes to it, and no journal holds more.
     """
     if path == ":memory:":
         uri = "file::memory:"
     else:
         # as_uri quotes `?`, `#` and `%`, which SQLite would read as parameters.
-        uri = f"{Path(path).absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        uri = f"{Path(path).absolute().as_uri()}?mode={'ro' if read_only or frozen else 'rw'}"
+        if frozen:
+            uri += "&immutable=1"
     connection = sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, factory=Connection
     )
     try:
         connection.clock = clock
+        connection.frozen = frozen
         # First: every later pragma may have to wait for another process.
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
@@ -122,19 +135,42 @@ def refusal(error: sqlite3.Error) -> Unavailable:
     """What a caller is told about an error of SQLite; the cause goes to the log."""
     code = getattr(error, "sqlite_errorcode", None)
     text = str(error)
+    if is_full(error):
+        return StorageFull(FULL)
+    # Not "unable to open": a full or failing disk says so too, of a journal that it cannot make.
     if (code is not None and code & 0xFF in _DAMAGED_CODES) or any(
         sign in text for sign in _DAMAGED_SIGNS
     ):
-        return Damaged(
-            "This namespace's file is damaged and was left as it is; the operator can restore it "
-            "from a backup."
-        )
+        return Damaged(DAMAGED)
     return Unavailable(OUT_OF_SERVICE)
 
 
-OUT_OF_SERVICE = (
-    "The storage cannot take this right now: the disk may be full or failing. "
-    "Nothing was stored; try again later."
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there was no room: then what was to be committed is certainly not there."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == _FULL if code is not None else "disk is full" in str(error)
+
+
+def error_name(error: sqlite3.Error) -> str:
+    """The error without what it may quote from the data."""
+    return getattr(error, "sqlite_errorname", None) or type(error).__name__
+
+
+def disk_refusal(error: OSError) -> Unavailable:
+    """What a caller is told about an error of the file system."""
+    log.error("disk: %s", errno.errorcode.get(error.errno or 0, type(error).__name__))
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StorageFull(FULL) if full else Unavailable(OUT_OF_SERVICE)
+
+
+DAMAGED = (
+    "This namespace's file is damaged and was left as it is; the operator can restore it from a "
+    "backup."
 )
+OUT_OF_SERVICE = (
+    "The server's disk does not take this right now. It counts as not stored; try again later."
+)
+FULL = "The server's disk is full. Nothing was stored; try again when its operator has made room."
+_FULL = 13  # SQLITE_FULL
 _DAMAGED_CODES = {11, 26}  # SQLITE_CORRUPT, SQLITE_NOTADB
-_DAMAGED_SIGNS = ("malformed", "not a database", "unable to open", "no such table")
+_DAMAGED_SIGNS = ("malformed", "not a database", "no such table")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # What may stand in a JSON path between quotes without meaning anything there.
 _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
 _INT64 = range(-(2**63), 2**63)
+# SQLite takes expressions of a thousand terms; a filter that is longer is looked at in one.
+MOST_PAIRS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,11 @@ class Filter:
             if value is not None:
                 parts.append(column)
                 parameters.append(value)
-        _contain(self.metadata, "$", parts, parameters)
+        if _pairs(self.metadata) <= MOST_PAIRS:
+            _contain(self.metadata, "$", parts, parameters)
+        else:
+            parts.append("metadata_holds(json_extract(m.metadata, '$'), ?)")
+            parameters.append(orjson.dumps(self.metadata).decode())
         return " AND ".join(parts)
 
     def ids(self, connection: Connection) -> NDArray[np.int64] | None:
@@ -83,6 +89,10 @@ def _contain(wanted: dict[str, Any], path: str, parts: list[str], parameters: li
             kinds = "('text')" if isinstance(value, str) else "('integer', 'real')"
             parts.append(f"json_type(m.metadata, ?) IN {kinds} AND json_extract(m.metadata, ?) = ?")
             parameters += [inner, inner, value]
+
+
+def _pairs(wanted: dict[str, Any]) -> int:
+    return sum(1 + (_pairs(value) if isinstance(value, dict) else 0) for value in wanted.values())
 
 
 def _is_big(value: Any) -> bool:

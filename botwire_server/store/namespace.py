@@ -64,6 +64,7 @@ class Namespace(Database):
     """An open namespace. `totals` and `outlook` are those of the last committed batch."""
 
     schema = NAMESPACE
+    freezes = True
     totals = Totals()
     # When something next expires, Unix seconds.
     sweep_at: float | None = None

@@ -7,17 +7,19 @@ not name, and to open a file that is missing: that one is damaged, not empty.
 from __future__ import annotations
 
 import asyncio
-import errno
+import contextlib
 import logging
 import os
 import resource
+import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from botwire_server.errors import Closed, Damaged, Unavailable
-from botwire_server.store.driver import OUT_OF_SERVICE, Clock, Durability
+from botwire_server.errors import Closed, Damaged
+from botwire_server.store.driver import Clock, Durability, disk_refusal
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
 from botwire_server.store.registry import NamespaceRow
@@ -28,6 +30,9 @@ DESCRIPTORS_PER_FILE = 3
 MOST_OPEN = 256
 
 DRAFT = ".new"
+
+# How long a namespace that could only be opened for reading stays so before it is tried again.
+FROZEN_SECONDS = 1.0
 
 
 def capacity() -> int:
@@ -74,10 +79,25 @@ class Pool:
         self._promised: Counter[str] = Counter()
         self._template = template(NAMESPACE, directory)
         self._removed: set[str] = set()
+        # Those that were opened for reading only, and when.
+        self._frozen: dict[str, float] = {}
+        # Directories whose own names are on the disk, as far as this process has seen to it.
+        self._rooted: set[Path] = set()
+        self._rooting = threading.Lock()
 
     def get(self, row: NamespaceRow) -> Namespace | None:
         """The namespace, if it is open."""
         namespace = self._open.get(row.file)
+        frozen_at = self._frozen.get(row.file) if self._frozen else None
+        if (
+            namespace is not None
+            and frozen_at is not None
+            and not namespace.busy
+            and time.monotonic() - frozen_at > FROZEN_SECONDS
+        ):
+            # Perhaps the disk takes it now. Not on every request: each try costs an error.
+            self._start_closing(row.file, self._open.pop(row.file))
+            return None
         if namespace is not None:
             self._open.move_to_end(row.file)
             if len(self._open) > self._most_open:  # all were busy when room was last made
@@ -110,12 +130,12 @@ class Pool:
         try:
             await asyncio.to_thread(self._write_draft, self._directory / (row.file + DRAFT))
         except OSError as error:
-            log.error("preparing a namespace: %s", errno.errorcode.get(error.errno or 0, "OSError"))
-            raise Unavailable(OUT_OF_SERVICE) from error
+            raise disk_refusal(error) from error
 
     async def discard(self, row: NamespaceRow) -> None:
-        """Drop a draft that lost against another."""
-        await asyncio.to_thread((self._directory / (row.file + DRAFT)).unlink, missing_ok=True)
+        """Drop a draft that the registry will not name."""
+        with contextlib.suppress(OSError):  # then the next start does
+            await asyncio.to_thread((self._directory / (row.file + DRAFT)).unlink, missing_ok=True)
 
     async def close(self, file: str) -> None:
         """Close one namespace, for good until `open` is asked again."""
@@ -156,7 +176,10 @@ class Pool:
         """
         self._removed.add(file)
         await self.close(file)
-        await asyncio.to_thread(_unlink, self._directory / file)
+        try:
+            await asyncio.to_thread(_unlink, self._directory / file)
+        except OSError as error:
+            raise disk_refusal(error) from error
 
     async def close_all(self) -> None:
         """Commit what is queued, close every file."""
@@ -176,13 +199,18 @@ class Pool:
         namespace = await self._open_file(row, revision=self._noted(row))
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
         self._open[row.file] = namespace
+        if namespace.frozen:
+            self._frozen[row.file] = time.monotonic()
         self._make_room()
         return namespace
 
     async def _open_file(self, row: NamespaceRow, *, revision: int) -> Namespace:
         path = self._directory / row.file
         if not path.exists():
-            await asyncio.to_thread(_take_draft, path)
+            try:
+                await asyncio.to_thread(_take_draft, path)
+            except OSError as error:
+                raise disk_refusal(error) from error
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
         try:
             await namespace.identify(row.id, revision=revision)
@@ -206,14 +234,19 @@ class Pool:
     def _start_closing(self, file: str, namespace: Namespace) -> None:
         task = asyncio.create_task(namespace.close())
         self._closing[file] = task
+        self._frozen.pop(file, None)
         task.add_done_callback(lambda _: self._closing.pop(file, None))
 
     def _write_draft(self, path: Path) -> None:
-        if not path.parent.exists():
-            for directory in (path.parent.parent, path.parent):
-                directory.mkdir(exist_ok=True, mode=0o700)
-            sync_directory(path.parent.parent)
-            sync_directory(path.parent.parent.parent)
+        # That a directory is there does not say that it will be after a power loss: whoever made
+        # it may not have come to its fsync, or not yet.
+        with self._rooting:
+            if path.parent not in self._rooted or not path.parent.exists():
+                for directory in (path.parent.parent, path.parent):
+                    directory.mkdir(exist_ok=True, mode=0o700)
+                sync_directory(path.parent.parent)
+                sync_directory(path.parent.parent.parent)
+                self._rooted.add(path.parent)
         write_new(path, self._template)
         sync_directory(path.parent)
 

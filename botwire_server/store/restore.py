@@ -206,7 +206,7 @@ def _build(
 ) -> Restored:
     restored = Restored([], [], set())
     fresh = template(NAMESPACE, root)
-    directories = set()
+    directories = {root, root / "tenants"}
     for number, (copy, known) in enumerate(copies):
         progress(number, len(copies))
         owner, id = target(copy)
@@ -230,7 +230,8 @@ def _build(
             Built(id, known.row.name, relative, known.created_at, totals, outlook)
         )
     for directory in directories:
-        copying.sync(directory)
+        if directory.exists():
+            copying.sync(directory)
     progress(len(copies), len(copies))
     return restored
 

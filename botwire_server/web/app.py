@@ -34,7 +34,7 @@ from botwire_server.store.operator import Operator
 from botwire_server.store.pool import capacity
 from botwire_server.store.registry import DEFAULT_TENANT
 from botwire_server.summarizer import summarizer
-from botwire_server.web import admin, botwire, mnemora
+from botwire_server.web import admin, botwire, docs, mnemora
 from botwire_server.web.auth import Door
 from botwire_server.web.dialect import Dialect
 from botwire_server.web.request_log import RequestLog
@@ -61,13 +61,20 @@ class App:
         self.config = config
         self._summarizer = summarizer(config.summarizer, config.summarizer_key)
         self._embedder = embedder(config.embedder, config.embedder_key)
-        self.dialects: Sequence[Dialect] = [
+        apis = [
             admin.dialect(self._operator),
             mnemora.dialect(
                 checkpoint_ids=config.checkpoint_rule == "id", summarizer=self._summarizer
             ),
             botwire.dialect(hosted=config.profile == "hosted"),
         ]
+        about = apis[-1]
+        documents = (
+            []
+            if config.no_docs
+            else docs.dialects(apis, refuse=about.refuse, refusal=about.refusal)
+        )
+        self.dialects: Sequence[Dialect] = [*documents, *apis]
         self._clock = clock
         self._request_log = request_log
         self.directory: DataDirectory
@@ -97,7 +104,10 @@ class App:
         return self._dialect(path).refuse(error, request_id)
 
     def _dialect(self, path: str) -> Dialect:
-        return next(dialect for dialect in self.dialects if path.startswith(dialect.prefix))
+        for dialect in self.dialects:
+            if path.startswith(dialect.prefix):
+                return dialect
+        return self.dialects[-1]
 
     def _operator(self, key_id: str) -> Operator:
         """What the operator with this key may do."""

@@ -130,24 +130,6 @@ def _refuse_deep(value: Any) -> None:
     raise Invalid(f"The body is nested deeper than {DEEPEST} levels; flatten it.", where=("body",))
 
 
-def number(fields: Mapping[str, Any], name: str, *, least: float, most: float) -> float | None:
-    """The number in a field of the body, or None where it is missing or null."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise Invalid(f"{name} must be a number from {least:g} to {most:g}.", where=("body", name))
-    return value
-
-
-def text(fields: Mapping[str, Any], name: str) -> str | None:
-    """The string in a field of the body, or None where it is missing or null."""
-    value = fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise Invalid(f"{name} must be a string.", where=("body", name))
-    return value
-
-
 def query(request: Request, *known: str, strict: bool) -> dict[str, str]:
     """The query's parameters among `known`. `strict` refuses others, as a write must.
 
@@ -175,15 +157,3 @@ def query(request: Request, *known: str, strict: bool) -> dict[str, str]:
                 where=("query",),
             )
     return found
-
-
-def query_number(found: Mapping[str, str], name: str, *, least: int, most: int) -> int | None:
-    """The whole number in a query parameter, or None where it is missing."""
-    text = found.get(name)
-    if text is None:
-        return None
-    if not re.fullmatch("[0-9]{1,9}", text) or not least <= int(text) <= most:
-        raise Invalid(
-            f"{name} must be a whole number from {least} to {most}.", where=("query", name)
-        )
-    return int(text)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TypeVar
 
@@ -22,14 +22,15 @@ from botwire_server.errors import (
     NotFound,
     QuotaExceeded,
     Refusal,
+    StorageFull,
     TooLarge,
     Unauthorized,
     Unavailable,
     WrongMediaType,
 )
+from botwire_server.web.description import Operation, Shape
 
 T = TypeVar("T")
-Handler = Callable[[Request], Awaitable[Response]]
 
 # From class to status; a dialect overrides what it answers differently.
 STATUS: Mapping[type[Refusal], int] = {
@@ -44,20 +45,24 @@ STATUS: Mapping[type[Refusal], int] = {
     TooLarge: 413,
     QuotaExceeded: 429,
     Unavailable: 503,
+    StorageFull: 507,
     Internal: 500,
     Refusal: 400,  # what never reached the app; the protocol has statuses of its own for it
 }
 
 
 class Resource(Route):
-    """A path with one handler a method: `Resource("/x", GET=read, PUT=write)`.
+    """A path with one operation a method: `Resource("/x", GET=operation(read, ...))`.
 
-    HEAD is answered as GET; any other method is refused naming those that exist.
+    HEAD is answered as GET; any other method is refused naming those that exist. `tag` is the
+    heading the document shows it under, where that is not the dialect's title.
     """
 
-    def __init__(self, path: str, **handlers: Handler) -> None:
-        allowed = tuple(sorted(handlers))
-        self.handlers = dict(handlers)
+    def __init__(self, path: str, *, tag: str = "", **operations: Operation) -> None:
+        allowed = tuple(sorted(operations))
+        self.operations = operations
+        self.tag = tag
+        handlers = {method: operation.handler for method, operation in operations.items()}
         if "GET" in handlers:
             handlers["HEAD"] = handlers["GET"]
 
@@ -80,20 +85,25 @@ class Dialect:
     """A wire dialect.
 
     It answers the paths that begin with `prefix`. `public` are those that need no key. `refuse`
-    makes the answer for a refusal; the status is its own, `headers_of` are common to all. With
-    `operator` it takes operators' keys only, and nobody else's.
+    makes the answer for a refusal, of the shape `refusal` and with a status of `statuses`;
+    `headers_of` are common to all. With `operator` it takes operators' keys only, and nobody
+    else's.
     """
 
+    title: str
     prefix: str
     routes: Sequence[Resource]
     refuse: Callable[[Refusal, str], Response]
+    refusal: Shape
+    statuses: Mapping[type[Refusal], int] = field(default_factory=lambda: STATUS)
     public: frozenset[str] = frozenset()
     operator: bool = False
 
 
-def of_class(error: Refusal, table: Mapping[type[Refusal], T]) -> T:
+def of_class(error: Refusal | type[Refusal], table: Mapping[type[Refusal], T]) -> T:
     """The entry of `table` for the nearest class of `error`."""
-    return next(table[cls] for cls in type(error).__mro__ if cls in table)
+    kind = error if isinstance(error, type) else type(error)
+    return next(table[cls] for cls in kind.__mro__ if cls in table)
 
 
 def headers_of(error: Refusal) -> dict[str, str]:

@@ -13,21 +13,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from botwire_server.config import Config
+from botwire_server.errors import Unusable
+from botwire_server.store.driver import Durability
 from botwire_server.web.app import App, create_app
 
 Message = dict[str, Any]
 
 
 @asynccontextmanager
-async def running(data_dir: Path) -> AsyncIterator[App]:
-    """The application between its start and its end."""
-    app = create_app(Config(data_dir=data_dir))
+async def running(data_dir: Path, *, durability: Durability = "full") -> AsyncIterator[App]:
+    """The application between its start and its end. Raises `Unusable` if it does not start."""
+    app = create_app(Config(data_dir=data_dir, durability=durability))
     events: asyncio.Queue[Message] = asyncio.Queue()
     told: asyncio.Queue[Message] = asyncio.Queue()
     life = asyncio.create_task(app({"type": "lifespan"}, events.get, told.put))  # type: ignore[arg-type]
     await events.put({"type": "lifespan.startup"})
-    assert (await told.get())["type"] == "lifespan.startup.complete"
+    if (await told.get())["type"] != "lifespan.startup.complete":
+        await life
+        raise app.failure or Unusable("The application did not start.")
     try:
         yield app
     finally:
@@ -37,7 +43,19 @@ async def running(data_dir: Path) -> AsyncIterator[App]:
 
 async def call(app: App, method: str, path: str, body: bytes) -> int:
     """One request with its body in two pieces; the status."""
+    status, _ = await _exchange(app, method, path, body)
+    return status
+
+
+async def answer(app: App, method: str, path: str, body: bytes) -> tuple[int, Any]:
+    """One request; its status and JSON answer."""
+    status, text = await _exchange(app, method, path, body)
+    return status, orjson.loads(text) if text else None
+
+
+async def _exchange(app: App, method: str, path: str, body: bytes) -> tuple[int, bytes]:
     status = 0
+    text = b""
     half = len(body) // 2
     pieces = [
         {"type": "http.request", "body": body[half:], "more_body": False},
@@ -49,10 +67,12 @@ async def call(app: App, method: str, path: str, body: bytes) -> int:
         return pieces.pop() if pieces else {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
-        nonlocal status
+        nonlocal status, text
         await asyncio.sleep(0)
         status = message.get("status", status)
+        text += message.get("body", b"")
 
+    path, _, query = path.partition("?")
     scope: Message = {
         "type": "http",
         "http_version": "1.1",
@@ -61,13 +81,13 @@ async def call(app: App, method: str, path: str, body: bytes) -> int:
         "path": path,
         "raw_path": path.encode(),
         "root_path": "",
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 8000),
     }
     await app(scope, receive, send)
-    return status
+    return status, text
 
 
 async def cancelled(app: App, method: str, path: str, body: bytes, *, after: float) -> str:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -34,6 +34,7 @@ class ServerProcess:
         log_level: str = "warning",
         descriptors: int | None = None,
         log: Path | None = None,
+        more_environment: Mapping[str, str] | None = None,
     ) -> None:
         # A setting of whoever runs this must not change what is tested.
         environment = {
@@ -42,6 +43,7 @@ class ServerProcess:
             if not name.startswith("BOTWIRE_SERVER_")
         }
         environment["PYTHONPATH"] = str(package)
+        environment |= more_environment or {}
         command = [sys.executable, "-m", "botwire_server", "serve", "--port", "0"]
         command += ["--data-dir", str(data_dir), "--log-level", log_level, *options]
         errors = None if log is None else log.open("ab")

@@ -12,30 +12,53 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server.summarizer import Summarizer
+from botwire_server.web.description import BOOLEAN, STRING, TIME, Shape, operation
 from botwire_server.web.dialect import Dialect, Resource
 from botwire_server.web.mnemora import episodic, semantic, state, summaries, unified, usage
-from botwire_server.web.mnemora.envelope import refuse, success
+from botwire_server.web.mnemora.envelope import REFUSAL, refuse, success, wrapped
 from botwire_server.web.mnemora.paths import Path
+
+HEALTH = Shape(
+    "V1Health",
+    {
+        "status": {"const": "ok"},
+        "version": STRING,
+        "embedder": STRING,
+        "reembed_needed": BOOLEAN,
+        "timestamp": TIME,
+    },
+)
 
 
 def dialect(*, checkpoint_ids: bool, summarizer: Summarizer) -> Dialect:
     """The dialect. `checkpoint_ids` resolves stale LangGraph checkpoints by their ids."""
     return Dialect(
+        title="Mnemora v1",
         prefix="/v1/",
         # Where two paths match, the first that has the method answers: the longest endings first.
         routes=[
             Path(resource)
             for resource in (
-                Resource("/v1/health", GET=_health),
                 *state.resources(checkpoint_ids=checkpoint_ids),
                 *semantic.resources(),
                 *summaries.resources(summarizer=summarizer),
                 *episodic.resources(),
                 *usage.resources(),
                 *unified.resources(),
+                Resource(
+                    "/v1/health",
+                    tag="Usage",
+                    GET=operation(
+                        _health,
+                        "get_v1_health",
+                        "Whether the server is alive",
+                        answers={200: wrapped(HEALTH)},
+                    ),
+                ),
             )
         ],
         refuse=refuse,
+        refusal=REFUSAL,
         public=frozenset({"/v1/health"}),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.requests import Request
 
@@ -12,13 +13,18 @@ from botwire_server.errors import Invalid
 from botwire_server.store import chunks
 from botwire_server.store.memories import Draft
 from botwire_server.store.tenant import Tenant
-from botwire_server.vector import GIVEN, Model, Vector, from_numbers
+from botwire_server.vector import GIVEN, LARGEST_DIMENSION, Model, Vector, from_numbers
+from botwire_server.web.description import Body
+from botwire_server.web.fields import Field, Values
 from botwire_server.web.mnemora.fields import (
+    AGENT,
     Fields,
-    mapping,
+    Identifier,
+    Items,
+    Object,
+    Optional,
+    Sentence,
     numbered,
-    optional_session_id,
-    text,
 )
 
 DEFAULT_COLLECTION = "default"
@@ -39,29 +45,67 @@ async def drafts(request: Request, items: Sequence[Fields]) -> list[Draft]:
     return await _embedded(request, await asyncio.to_thread(_drafts, request, items))
 
 
-def collection(fields: Fields) -> str | None:
-    """The `collection`, which the contract calls `namespace`; None where it is missing."""
-    given = {
-        name: fields[name] for name in ("namespace", "collection") if fields.get(name) is not None
-    }
-    for name, value in given.items():
-        if not isinstance(value, str) or not 1 <= len(value) <= LONGEST_COLLECTION:
-            raise Invalid(
-                f"{name} must be a string of 1 to {LONGEST_COLLECTION} characters.",
-                where=("body", name),
+class Collection(Field[str | None]):
+    """What the contract calls `namespace`; None where it is missing."""
+
+    def __init__(self, name: str, help: str) -> None:
+        schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_COLLECTION}
+        super().__init__(name, help, schema)
+
+    def of(self, values: Values) -> str | None:
+        """See `Field`."""
+        value = values.get(self.name)
+        if value is not None and not (
+            isinstance(value, str) and 1 <= len(value) <= LONGEST_COLLECTION
+        ):
+            raise self.refusal(
+                f"{self.name} must be a string of 1 to {LONGEST_COLLECTION} characters."
             )
-    values = set(given.values())
+        return value
+
+
+NAMESPACE = Collection("namespace", "The collection inside the agent; `default` when storing.")
+COLLECTION = Collection("collection", "Another word for `namespace`: give one of them.")
+EMBEDDING = Field[Any](
+    "embedding",
+    "A vector of its own, as long as the server's model makes them.",
+    {
+        "type": "array",
+        "items": {"type": "number"},
+        "minItems": 1,
+        "maxItems": LARGEST_DIMENSION,
+    },
+)
+CONTENT = Sentence("content", "The text.")
+METADATA = Object("metadata", "Whatever belongs to it.")
+SESSION = Optional(Identifier("session_id", "The session it comes from."))
+NEW = Body(
+    AGENT,
+    CONTENT,
+    NAMESPACE,
+    COLLECTION,
+    METADATA,
+    SESSION,
+    EMBEDDING,
+    example={"agent_id": "a", "content": "The customer prefers e-mail."},
+)
+ITEMS = Items(NEW)
+BATCH = Body(ITEMS, example={"items": [NEW.example]})
+
+
+def collection(fields: Fields) -> str | None:
+    """The collection under either of its names; None where it is missing."""
+    values = {NAMESPACE.of(fields), COLLECTION.of(fields)} - {None}
     if len(values) > 1:
-        raise Invalid(
-            "namespace and collection are two words for one thing; give one of them.",
-            where=("body", "namespace"),
+        raise NAMESPACE.refusal(
+            "namespace and collection are two words for one thing; give one of them."
         )
     return values.pop() if values else None
 
 
 def own_embedding(request: Request, fields: Fields) -> tuple[Model, Vector] | None:
     """The `embedding` that a body brings, and whose it is taken for; None where it is missing."""
-    numbers = fields.get("embedding")
+    numbers = EMBEDDING.of(fields)
     if numbers is None:
         return None
     embedder: Embedder = request.scope["embedder"]
@@ -71,7 +115,7 @@ def own_embedding(request: Request, fields: Fields) -> tuple[Model, Vector] | No
         if model is not None and len(numbers) != model.dimension:
             raise ValueError(f"must have {model.dimension} numbers; this one has {len(numbers)}")
     except ValueError as error:
-        raise Invalid(f"embedding {error.args[0]}.", where=("body", "embedding")) from None
+        raise EMBEDDING.refusal(f"embedding {error.args[0]}.") from None
     name = GIVEN if model is None else model.name
     return Model(name, len(numbers)), vector
 
@@ -89,10 +133,10 @@ def _drafts(request: Request, items: Sequence[Fields]) -> list[Draft]:
 def _draft(request: Request, fields: Fields) -> Draft:
     own = own_embedding(request, fields)
     return Draft(
-        content=text(fields, "content"),
-        metadata=mapping(fields, "metadata"),
+        content=CONTENT.of(fields),
+        metadata=METADATA.of(fields),
         collection=collection(fields) or DEFAULT_COLLECTION,
-        session_id=optional_session_id(fields),
+        session_id=SESSION.of(fields),
         model=None if own is None else own[0],
         vectors=() if own is None else (own[1],),
     )

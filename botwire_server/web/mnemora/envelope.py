@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,7 +30,9 @@ from botwire_server.errors import (
     Unavailable,
 )
 from botwire_server.web.body import Json
+from botwire_server.web.description import NUMBER, STRING, Answer, Shape
 from botwire_server.web.dialect import STATUS, headers_of, of_class
+from botwire_server.web.fields import Schema
 
 
 class Unroutable(Invalid):
@@ -52,6 +55,37 @@ CODES: Mapping[type[Refusal], str] = {
     Internal: "INTERNAL_ERROR",
     Refusal: "VALIDATION_ERROR",
 }
+
+
+META = Shape("Meta", {"request_id": STRING, "latency_ms": NUMBER})
+SEARCH_META = META.extended(
+    "SearchMeta",
+    mode={"enum": ["hybrid", "vector", "keyword"], "description": "How it was found."},
+    notice={"type": "string", "description": "Why not as it was asked for."},
+)
+SEARCH_META = replace(SEARCH_META, optional=frozenset({"notice"}))
+REFUSAL = Shape(
+    "MnemoraRefusal",
+    {
+        "error": Shape(
+            "MnemoraError",
+            {"code": {"type": "string", "enum": sorted(set(CODES.values()))}, "message": STRING},
+        ),
+        "meta": Shape("RefusalMeta", {"request_id": STRING}),
+    },
+)
+
+
+def wrapped(data: Shape | Schema, *, help: str = "", meta: Shape = META) -> Answer:
+    """An answer of this dialect with `data` in it."""
+    return Answer(
+        help or "Done.",
+        {
+            "type": "object",
+            "properties": {"data": data, "meta": meta},
+            "required": ["data", "meta"],
+        },
+    )
 
 
 def success(

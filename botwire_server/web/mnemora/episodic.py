@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
@@ -12,59 +11,151 @@ from starlette.responses import Response
 from botwire_server.errors import Invalid
 from botwire_server.store import episodes
 from botwire_server.store.episodes import Draft, searchable
-from botwire_server.web.body import query, query_number
+from botwire_server.web.description import STRING, WHOLE, Body, Query, Shape, listed, operation
 from botwire_server.web.dialect import Resource
-from botwire_server.web.mnemora.envelope import success
+from botwire_server.web.fields import Choice, Cursor, Field, Moment, Schema, Values, Whole
+from botwire_server.web.mnemora.envelope import success, wrapped
 from botwire_server.web.mnemora.fields import (
+    AGENT,
+    AGENT_IN_PATH,
+    SESSION,
+    SESSION_IN_PATH,
+    UNASKED,
     Fields,
-    agent_id,
-    items,
-    mapping,
-    moment,
+    Identifier,
+    Items,
+    Object,
+    Optional,
     numbered,
-    optional_session_id,
     read_fields,
-    refuse_query,
-    session_id,
 )
 from botwire_server.web.mnemora.paths import namespace
-from botwire_server.web.mnemora.records import episode_record
+from botwire_server.web.mnemora.records import EPISODE, TYPES, episode_record
 
-TYPES = ("conversation", "action", "observation", "tool_call")
-
+TAG = "Episodic memory"
 DEFAULT_PAGE = 50
 LONGEST_PAGE = 500
+
+
+class Content(Field[str | dict[str, Any]]):
+    """What happened."""
+
+    def __init__(self) -> None:
+        schema: Schema = {"type": ["string", "object"]}
+        super().__init__("content", "What happened: a text or an object.", schema, required=True)
+
+    def of(self, values: Values) -> str | dict[str, Any]:
+        """See `Field`."""
+        content = values.get("content")
+        if not isinstance(content, str | dict):
+            raise self.refusal("content is required and must be a string or an object.")
+        return content
+
+
+CONTENT = Content()
+TYPE = Choice("type", "What kind of event.", TYPES, required=True)
+METADATA = Object("metadata", "Whatever belongs to it.")
+EPISODE_BODY = Body(
+    AGENT,
+    SESSION,
+    TYPE,
+    CONTENT,
+    METADATA,
+    example={"agent_id": "a", "session_id": "s", "type": "conversation", "content": "Hello."},
+)
+ITEMS = Items(EPISODE_BODY)
+BATCH = Body(ITEMS, example={"items": [EPISODE_BODY.example]})
+SESSION_SOUGHT = Optional(Identifier("session_id", "Only of this session.", place="query"))
+TYPE_SOUGHT = Choice("type", "Only of this kind.", TYPES, place="query")
+SINCE = Moment("from", "Then or later.", place="query")
+UNTIL = Moment("to", "Then or earlier.", end=True, place="query")
+LIMIT = Whole(
+    "limit", "Episodes at most.", least=1, most=LONGEST_PAGE, default=DEFAULT_PAGE, place="query"
+)
+AFTER = Cursor("e")
+LISTED = Query(SESSION_SOUGHT, TYPE_SOUGHT, SINCE, UNTIL, LIMIT, AFTER)
+
+STORED = Shape("StoredEpisodes", {"items": listed(EPISODE), "count": WHOLE})
+EPISODES = Shape(
+    "Episodes",
+    {"episodes": listed(EPISODE), "count": WHOLE, "cursor": STRING},
+    optional=frozenset({"cursor"}),
+)
+REPLAY = Shape("Replay", {"session_id": STRING, "episodes": listed(EPISODE), "count": WHOLE})
 
 
 def resources() -> list[Resource]:
     """The resources."""
     return [
-        Resource("/v1/memory/episodic", POST=_post),
-        Resource("/v1/memory/episodic/batch", POST=_post_batch),
-        Resource("/v1/memory/episodic/{agent_id:path}/sessions/{session_id:path}", GET=_replay),
-        Resource("/v1/memory/episodic/{agent_id:path}", GET=_listing),
+        Resource(
+            "/v1/memory/episodic",
+            tag=TAG,
+            POST=operation(
+                _post,
+                "create_episode",
+                "Append an episode",
+                query=UNASKED,
+                body=EPISODE_BODY,
+                answers={201: wrapped(EPISODE)},
+            ),
+        ),
+        Resource(
+            "/v1/memory/episodic/batch",
+            tag=TAG,
+            POST=operation(
+                _post_batch,
+                "create_episodes",
+                "Append episodes of one agent, all or none",
+                query=UNASKED,
+                body=BATCH,
+                answers={201: wrapped(STORED)},
+            ),
+        ),
+        Resource(
+            "/v1/memory/episodic/{agent_id:path}/sessions/{session_id:path}",
+            tag=TAG,
+            GET=operation(
+                _replay,
+                "replay_session",
+                "Read a session from its beginning",
+                path=(AGENT_IN_PATH, SESSION_IN_PATH),
+                answers={200: wrapped(REPLAY)},
+            ),
+        ),
+        Resource(
+            "/v1/memory/episodic/{agent_id:path}",
+            tag=TAG,
+            GET=operation(
+                _listing,
+                "list_episodes",
+                "List an agent's episodes, oldest first",
+                path=(AGENT_IN_PATH,),
+                query=LISTED,
+                answers={200: wrapped(EPISODES)},
+            ),
+        ),
     ]
 
 
 async def store(request: Request, fields: Fields) -> dict[str, Any]:
     """Append an episode; its record."""
-    agent = agent_id(fields)
+    agent = AGENT.of(fields)
     draft = _draft(fields)
     return episode_record(agent, await namespace(request, agent).write(episodes.append, *draft))
 
 
 async def _post(request: Request) -> Response:
-    refuse_query(request)
-    return success(request, await store(request, await read_fields(request)), 201)
+    UNASKED.read(request)
+    return success(request, await store(request, await read_fields(request, EPISODE_BODY)), 201)
 
 
 async def _post_batch(request: Request) -> Response:
-    refuse_query(request)
+    UNASKED.read(request)
     drafts = []
     agents = set()
-    for number, item in enumerate(items(await read_fields(request))):
+    for number, item in enumerate(ITEMS.of(await read_fields(request, BATCH))):
         try:
-            agents.add(agent_id(item))
+            agents.add(AGENT.of(item))
             drafts.append(_draft(item))
         except Invalid as error:
             raise numbered(number, error) from None
@@ -80,16 +171,16 @@ async def _post_batch(request: Request) -> Response:
 
 
 async def _listing(request: Request) -> Response:
-    agent = agent_id(request.path_params, where="path")
-    found = query(request, "session_id", "type", "from", "to", "limit", "cursor", strict=False)
-    limit = query_number(found, "limit", least=1, most=LONGEST_PAGE) or DEFAULT_PAGE
+    agent = AGENT_IN_PATH.of(request.path_params)
+    found = LISTED.read(request)
+    limit = LIMIT.of(found) or DEFAULT_PAGE
     page = await namespace(request, agent).read(
         episodes.listing,
-        session_id=optional_session_id(found, where="query"),
-        type=_type(found, where="query") if "type" in found else None,
-        since=moment(found, "from"),
-        until=moment(found, "to", end=True),
-        after=_cursor(found),
+        session_id=SESSION_SOUGHT.of(found),
+        type=TYPE_SOUGHT.of(found),
+        since=SINCE.of(found),
+        until=UNTIL.of(found),
+        after=AFTER.of(found) or 0,
         limit=limit + 1,
     )
     shown = page[:limit]
@@ -103,36 +194,16 @@ async def _listing(request: Request) -> Response:
 
 
 async def _replay(request: Request) -> Response:
-    agent = agent_id(request.path_params, where="path")
-    session = session_id(request.path_params, where="path")
+    agent = AGENT_IN_PATH.of(request.path_params)
+    session = SESSION_IN_PATH.of(request.path_params)
     found = await namespace(request, agent).read(episodes.listing, session_id=session)
     answer = [episode_record(agent, episode) for episode in found]
     return success(request, {"session_id": session, "episodes": answer, "count": len(answer)})
 
 
 def _draft(fields: Fields) -> Draft:
-    session = session_id(fields)
-    type = _type(fields, where="body")
-    content = fields.get("content")
-    if not isinstance(content, str | dict):
-        raise Invalid(
-            "content is required and must be a string or an object.", where=("body", "content")
-        )
-    metadata = mapping(fields, "metadata")
+    session = SESSION.of(fields)
+    type = str(TYPE.of(fields))
+    content = CONTENT.of(fields)
+    metadata = METADATA.of(fields)
     return Draft(session, type, orjson.dumps(content), orjson.dumps(metadata), searchable(content))
-
-
-def _type(fields: Fields, *, where: str) -> str:
-    value = fields.get("type")
-    if value not in TYPES:
-        raise Invalid(f"type must be one of {', '.join(TYPES)}.", where=(where, "type"))
-    return str(value)
-
-
-def _cursor(found: Fields) -> int:
-    cursor = found.get("cursor")
-    if cursor is None:
-        return 0
-    if not re.fullmatch("e[0-9]{1,18}", cursor):
-        raise Invalid("cursor must be one that an earlier answer gave.", where=("query", "cursor"))
-    return int(cursor[1:])

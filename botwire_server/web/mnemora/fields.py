@@ -1,37 +1,38 @@
-"""Checked fields of a request's body, query and path.
+"""What this dialect's fields may be, and how it reads a body.
 
-Every function takes the mapping the field is in and its name, and raises `Invalid` naming the
-field and what it must be. `where` says which part of the request that is.
+A batch's items are read by the same fields as a single body; `numbered` says which one is wrong.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from datetime import UTC, datetime, time
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from botwire_server.errors import Invalid, TooLarge
 from botwire_server.store import names
-from botwire_server.web.body import parse_json, query, read_body
+from botwire_server.web.body import parse_json, read_body
+from botwire_server.web.description import OBJECT, Body, Query
+from botwire_server.web.fields import NO_CONTROLS, Field, Values
+
+T = TypeVar("T")
 
 DEFAULT_SESSION = "default"
 LONGEST_ID = 256
+MOST_ITEMS = 1_000
 
-Fields = Mapping[str, Any]
+Fields = Values
 
 
-async def read_fields(request: Request, *, most: int | None = None) -> Fields:
-    """The body as a JSON object of at most `most` bytes. No body at all is an empty object.
+async def read_fields(request: Request, body: Body) -> Fields:
+    """The body as a JSON object, for its fields' `of`. No body at all is an empty object.
 
     Raises like `read_json`.
     """
-    body = await read_body(request)
-    if most is not None:
-        refuse_longer(body, most)
-    return object_of(body)
+    raw = await read_body(request)
+    if body.most is not None:
+        refuse_longer(raw, body.most)
+    return object_of(raw)
 
 
 def refuse_longer(body: bytes, most: int) -> None:
@@ -48,88 +49,98 @@ def object_of(body: bytes) -> Fields:
     return value
 
 
-def refuse_query(request: Request) -> None:
-    """Refuse a query on a request that changes something: `a?b` unquoted would mean agent `a`.
+class Identifier(Field[str]):
+    """An agent's or a session's id: 1 to 256 characters, no `#`, no control characters.
 
-    A `tenant_id` is ignored: the tenant is the key's.
+    Where it is missing, it is the `default`, if there is one.
     """
-    query(request, "tenant_id", strict=True)
+
+    def __init__(self, name: str, help: str, *, default: str | None = None, **more: Any) -> None:
+        schema = {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": LONGEST_ID,
+            "pattern": NO_CONTROLS.replace("]", "#]"),
+        }
+        super().__init__(name, help, schema, required=default is None, default=default, **more)
+        self._default = default
+
+    def of(self, values: Values) -> str:
+        """See `Field`."""
+        value = values.get(self.name)
+        if value is None and self._default is not None:
+            return self._default
+        if not isinstance(value, str):
+            raise self.refusal(f"{self.name} is required and must be a string.")
+        names.check(value, self.name, longest=LONGEST_ID)
+        if "#" in value:
+            raise self.refusal(f"The {self.name} must not hold a #; leave it out.")
+        return value
 
 
-def identifier(fields: Fields, name: str, *, where: str = "body") -> str:
-    """An agent's or a session's id: 1 to 256 characters, no `#`, no control characters."""
-    value = fields.get(name)
-    if not isinstance(value, str):
-        raise Invalid(f"{name} is required and must be a string.", where=(where, name))
-    names.check(value, name, longest=LONGEST_ID)
-    if "#" in value:
-        raise Invalid(f"The {name} must not hold a #; leave it out.", where=(where, name))
-    return value
+class Optional(Field[T | None]):
+    """A field that may be missing: None then."""
+
+    def __init__(self, field: Field[T]) -> None:
+        super().__init__(field.name, field.help, field.schema, place=field.place)
+        self._field = field
+
+    def of(self, values: Values) -> T | None:
+        """See `Field`."""
+        return None if values.get(self.name) is None else self._field.of(values)
 
 
-def agent_id(fields: Fields, *, where: str = "body") -> str:
-    """The `agent_id`."""
-    return identifier(fields, "agent_id", where=where)
-
-
-def session_id(fields: Fields, *, where: str = "body", default: str | None = None) -> str:
-    """The `session_id`, or `default` where it is missing and there is one."""
-    if default is not None and fields.get("session_id") is None:
-        return default
-    return identifier(fields, "session_id", where=where)
-
-
-def optional_session_id(fields: Fields, *, where: str = "body") -> str | None:
-    """The `session_id`, or None where it is missing."""
-    return None if fields.get("session_id") is None else session_id(fields, where=where)
-
-
-def text(fields: Fields, name: str, *, longest: int | None = None) -> str:
+class Sentence(Field[str]):
     """A string that is not empty or blank."""
-    value = fields.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise Invalid(
-            f"{name} is required and must be a string that is not empty.", where=("body", name)
-        )
-    if longest is not None and len(value) > longest:
-        raise Invalid(
-            f"{name} must have at most {longest} characters; this one has {len(value)}.",
-            where=("body", name),
-        )
-    return value
+
+    def __init__(self, name: str, help: str) -> None:
+        super().__init__(name, help, {"type": "string", "pattern": "\\S"}, required=True)
+
+    def of(self, values: Values) -> str:
+        """See `Field`."""
+        value = values.get(self.name)
+        if not isinstance(value, str) or not value.strip():
+            raise self.refusal(f"{self.name} is required and must be a string that is not empty.")
+        return value
 
 
-def mapping(fields: Fields, name: str, *, required: bool = False) -> dict[str, Any]:
-    """A JSON object; an empty one where it is missing and not `required`."""
-    value = fields.get(name)
-    if value is None and not required:
-        return {}
-    if not isinstance(value, dict):
-        raise Invalid(f"{name} must be a JSON object.", where=("body", name))
-    return value
+class Object(Field[dict[str, Any]]):
+    """A JSON object; an empty one where it is missing and not required."""
+
+    def __init__(self, name: str, help: str, **more: Any) -> None:
+        super().__init__(name, help, OBJECT, **more)
+
+    def of(self, values: Values) -> dict[str, Any]:
+        """See `Field`."""
+        value = values.get(self.name)
+        if value is None and not self.required:
+            return {}
+        if not isinstance(value, dict):
+            raise self.refusal(f"{self.name} must be a JSON object.")
+        return value
 
 
-def whole(fields: Fields, name: str, *, least: int, most: int) -> int | None:
-    """A whole number, or None where it is missing or null."""
-    value = fields.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise Invalid(
-            f"{name} must be a whole number from {least} to {most}.", where=("body", name)
-        )
-    return value
+class Items(Field[list[Fields]]):
+    """The `items` of a batch: 1 to `MOST_ITEMS` objects."""
 
+    def __init__(self, item: Body) -> None:
+        schema = {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_ITEMS,
+            "items": item.schema,
+        }
+        super().__init__("items", "All of one agent.", schema, required=True)
 
-def items(fields: Fields, *, most: int = 1_000) -> list[Fields]:
-    """The `items` of a batch: 1 to `most` objects."""
-    value = fields.get("items")
-    if not isinstance(value, list) or not 1 <= len(value) <= most:
-        raise Invalid(f"items must be a list of 1 to {most} objects.", where=("body", "items"))
-    for number, item in enumerate(value):
-        if not isinstance(item, dict):
-            raise Invalid(f"items[{number}] must be a JSON object.", where=("body", "items"))
-    return value
+    def of(self, values: Values) -> list[Fields]:
+        """See `Field`."""
+        value = values.get("items")
+        if not isinstance(value, list) or not 1 <= len(value) <= MOST_ITEMS:
+            raise self.refusal(f"items must be a list of 1 to {MOST_ITEMS} objects.")
+        for number, item in enumerate(value):
+            if not isinstance(item, dict):
+                raise self.refusal(f"items[{number}] must be a JSON object.")
+        return value
 
 
 def numbered(number: int, error: Invalid) -> Invalid:
@@ -137,23 +148,10 @@ def numbered(number: int, error: Invalid) -> Invalid:
     return Invalid(f"items[{number}]: {error.message}", where=("body", "items", *error.where[1:]))
 
 
-def moment(found: Mapping[str, str], name: str, *, end: bool = False) -> float | None:
-    """An ISO 8601 time as Unix seconds, or None where it is missing; UTC where it has no offset.
-
-    A date alone is its first moment, or its last with `end`.
-    """
-    given = found.get(name)
-    if given is None:
-        return None
-    try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", given):
-            at = datetime.combine(datetime.fromisoformat(given), time.max if end else time.min)
-        else:
-            # A `+` that was not quoted arrives as a space.
-            at = datetime.fromisoformat(given[:11] + given[11:].replace(" ", "+"))
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise Invalid(
-            f"{name} must be an ISO 8601 time, such as 2026-11-20T10:46:51+00:00.",
-            where=("query", name),
-        ) from None
+AGENT = Identifier("agent_id", "The agent: its name is that of a namespace.")
+AGENT_IN_PATH = Identifier("agent_id", AGENT.help, place="path")
+SESSION = Identifier("session_id", "The session.")
+SESSION_IN_PATH = Identifier("session_id", SESSION.help, place="path")
+# What changes something takes no query: `a?b` unquoted would mean agent `a`. A `tenant_id` is
+# ignored: the tenant is the key's.
+UNASKED = Query(strict=True, ignored=("tenant_id",))

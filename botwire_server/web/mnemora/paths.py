@@ -29,9 +29,12 @@ class Path(Resource):
     """
 
     def __init__(self, resource: Resource) -> None:
-        super().__init__(resource.path, **resource.handlers)
+        super().__init__(resource.path, tag=resource.tag, **resource.operations)
         self.app = _closing(self.app)
-        self._answers = {*resource.handlers, *({"HEAD"} if "GET" in resource.handlers else ())}
+        self._answers = {
+            *resource.operations,
+            *({"HEAD"} if "GET" in resource.operations else ()),
+        }
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """See `Route`."""

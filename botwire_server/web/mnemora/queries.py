@@ -2,26 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from starlette.requests import Request
 
 from botwire_server.embedding import Embedder
-from botwire_server.errors import Invalid
 from botwire_server.store.filters import Filter
 from botwire_server.store.ranking import DEFAULT_CONTEXT, Mode
 from botwire_server.store.search import Query
 from botwire_server.store.tenant import Tenant
 from botwire_server.store.terms import terms
-from botwire_server.web.body import number
-from botwire_server.web.mnemora.drafts import collection, own_embedding
-from botwire_server.web.mnemora.fields import Fields, mapping, moment, text, whole
+from botwire_server.web.description import Body
+from botwire_server.web.fields import Choice, Flag, Moment, Number, Whole
+from botwire_server.web.mnemora.drafts import (
+    COLLECTION,
+    EMBEDDING,
+    NAMESPACE,
+    collection,
+    own_embedding,
+)
+from botwire_server.web.mnemora.fields import Fields, Identifier, Object, Optional, Sentence
 
 DEFAULT_TOP_K = 10
 LARGEST_TOP_K = 100
 DEFAULT_THRESHOLD = 0.1
 # What of a query is embedded: a longer one is a document, and its beginning says what it is about.
 LONGEST_EMBEDDED = 8_000
+
+MODES = get_args(Mode)
+
+SOUGHT = Sentence("query", "What is sought.")
+MODE = Choice(
+    "mode",
+    "How: by meaning, by words, or both.",
+    MODES,
+    default="hybrid",
+    said="mode must be hybrid, vector or keyword.",
+)
+TOP_K = Whole("top_k", "Results at most.", least=1, most=LARGEST_TOP_K, default=DEFAULT_TOP_K)
+THRESHOLD = Number(
+    "threshold", "Least score of a result.", least=0, most=1, default=DEFAULT_THRESHOLD
+)
+CONTEXT = Number(
+    "context",
+    "How much the other memories of a result's session speak for it.",
+    least=0,
+    most=1,
+    default=DEFAULT_CONTEXT,
+)
+METADATA_FILTER = Object("metadata_filter", "What a result's metadata must contain.")
+CREATED_AFTER = Moment("created_after", "Only what was stored then or later.")
+CREATED_BEFORE = Moment("created_before", "Only what was stored then or earlier.", end=True)
+EXPLAIN = Flag("explain", "Show how each score came about.")
+AGENT_SOUGHT = Optional(Identifier("agent_id", "Only of this agent; without it, of all."))
+SEARCH = Body(
+    AGENT_SOUGHT,
+    SOUGHT,
+    MODE,
+    TOP_K,
+    THRESHOLD,
+    CONTEXT,
+    NAMESPACE,
+    COLLECTION,
+    METADATA_FILTER,
+    CREATED_AFTER,
+    CREATED_BEFORE,
+    EXPLAIN,
+    EMBEDDING,
+    example={"agent_id": "a", "query": "how to reach the customer"},
+)
+# Only what makes sense for memories and for episodes.
+SEARCH_BOTH = Body(
+    AGENT_SOUGHT,
+    SOUGHT,
+    MODE,
+    TOP_K,
+    THRESHOLD,
+    CONTEXT,
+    EMBEDDING,
+    example={"agent_id": "a", "query": "how to reach the customer"},
+)
 
 _NOT_BY_VECTOR = (
     "Found by keywords only: some of the vectors here are missing or were made by another model; "
@@ -31,29 +91,26 @@ _NOT_BY_VECTOR = (
 
 async def query_of(request: Request, fields: Fields) -> Query:
     """The query in a body, embedded if its mode asks for it and it brings no vector of its own."""
-    sought = text(fields, "query")
-    mode = _mode(fields)
-    top_k = whole(fields, "top_k", least=1, most=LARGEST_TOP_K)
-    threshold = number(fields, "threshold", least=0, most=1)
-    context = number(fields, "context", least=0, most=1)
+    sought = SOUGHT.of(fields)
+    mode = cast(Mode, MODE.of(fields) or "hybrid")
+    top_k = TOP_K.of(fields)
+    threshold = THRESHOLD.of(fields)
+    context = CONTEXT.of(fields)
     filter = Filter(
         collection=collection(fields),
-        metadata=mapping(fields, "metadata_filter"),
-        created_after=_moment(fields, "created_after"),
-        created_before=_moment(fields, "created_before", end=True),
+        metadata=METADATA_FILTER.of(fields),
+        created_after=CREATED_AFTER.of(fields),
+        created_before=CREATED_BEFORE.of(fields),
     )
-    explain = fields.get("explain")
-    if explain is not None and not isinstance(explain, bool):
-        raise Invalid("explain must be true or false.", where=("body", "explain"))
+    EXPLAIN.of(fields)
     embedded = own_embedding(request, fields)
     if embedded is None and mode != "keyword":
         embedder: Embedder = request.scope["embedder"]
         made = await embedder.embed([sought[:LONGEST_EMBEDDED]])
         if made is None and mode == "vector":
-            raise Invalid(
+            raise MODE.refusal(
                 "This server has no embedding model: bring an embedding, or ask with mode "
-                "keyword or hybrid.",
-                where=("body", "mode"),
+                "keyword or hybrid."
             )
         if made is not None:
             tenant: Tenant = request.scope["tenant"]
@@ -79,25 +136,3 @@ def meta_of(request: Request, query: Query, *, by_vector: bool) -> dict[str, Any
     if query.vector is None:
         return {"mode": "keyword"}
     return {"mode": "keyword", "notice": _NOT_BY_VECTOR}
-
-
-def _mode(fields: Fields) -> Mode:
-    given = fields.get("mode")
-    if given is None:
-        return "hybrid"
-    for mode in get_args(Mode):
-        if given == mode:
-            return mode  # type: ignore[no-any-return]
-    raise Invalid("mode must be hybrid, vector or keyword.", where=("body", "mode"))
-
-
-def _moment(fields: Fields, name: str, *, end: bool = False) -> float | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise Invalid(
-            f"{name} must be an ISO 8601 time, such as 2026-11-20T10:46:51+00:00.",
-            where=("body", name),
-        )
-    return moment({name: value}, name, end=end)

@@ -9,7 +9,60 @@ import orjson
 from botwire_server.store.episodes import Episode, searchable
 from botwire_server.store.memories import Memory, Replaced
 from botwire_server.store.states import State
+from botwire_server.web.description import (
+    BOOLEAN,
+    NUMBER,
+    OBJECT,
+    STRING,
+    TIME,
+    WHOLE,
+    Shape,
+    or_null,
+)
 from botwire_server.web.mnemora.envelope import iso, iso_or_none
+
+TYPES = ("conversation", "action", "observation", "tool_call")
+
+STATE = Shape(
+    "State",
+    {
+        "agent_id": STRING,
+        "session_id": STRING,
+        "data": OBJECT,
+        "version": WHOLE,
+        "created_at": TIME,
+        "updated_at": TIME,
+        "expires_at": or_null(TIME),
+    },
+)
+MEMORY = Shape(
+    "Memory",
+    {
+        "id": {"type": "string", "format": "uuid"},
+        "agent_id": STRING,
+        "content": STRING,
+        "namespace": {"type": "string", "description": "Its collection."},
+        "session_id": or_null(STRING),
+        "metadata": OBJECT,
+        "similarity_score": or_null(NUMBER),
+        "created_at": TIME,
+        "updated_at": TIME,
+        "deduplicated": BOOLEAN,
+    },
+)
+REPLACED = Shape("ReplacedMemory", {"content": STRING, "metadata": OBJECT, "replaced_at": TIME})
+EPISODE = Shape(
+    "Episode",
+    {
+        "id": STRING,
+        "agent_id": STRING,
+        "session_id": STRING,
+        "type": {"type": "string", "enum": list(TYPES)},
+        "content": {"type": ["string", "object"]},
+        "metadata": OBJECT,
+        "timestamp": TIME,
+    },
+)
 
 
 def state_record(agent_id: str, state: State) -> dict[str, Any]:

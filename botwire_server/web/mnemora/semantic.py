@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -15,33 +16,126 @@ from botwire_server.store.memories import Memory
 from botwire_server.store.ranking import Hit
 from botwire_server.store.search import Query
 from botwire_server.store.tenant import NamespaceRef, Tenant
-from botwire_server.web.dialect import Resource
-from botwire_server.web.mnemora.drafts import draft, drafts
-from botwire_server.web.mnemora.envelope import success
-from botwire_server.web.mnemora.fields import (
-    Fields,
-    agent_id,
-    items,
-    numbered,
-    read_fields,
-    refuse_query,
+from botwire_server.web.description import (
+    NUMBER,
+    STRING,
+    WHOLE,
+    Answer,
+    Shape,
+    listed,
+    operation,
+    or_null,
 )
+from botwire_server.web.dialect import Resource
+from botwire_server.web.fields import Field
+from botwire_server.web.mnemora.drafts import BATCH, ITEMS, NEW, draft, drafts
+from botwire_server.web.mnemora.envelope import SEARCH_META, success, wrapped
+from botwire_server.web.mnemora.fields import AGENT, UNASKED, Fields, numbered, read_fields
 from botwire_server.web.mnemora.paths import namespace
-from botwire_server.web.mnemora.queries import meta_of, query_of
-from botwire_server.web.mnemora.records import memory_record, replaced_record
+from botwire_server.web.mnemora.queries import AGENT_SOUGHT, EXPLAIN, SEARCH, meta_of, query_of
+from botwire_server.web.mnemora.records import MEMORY, REPLACED, memory_record, replaced_record
 
 # Agents searched at the same time.
 SIDE_BY_SIDE = 16
 
 
+TAG = "Semantic memory"
+SCORES = Shape(
+    "Scores",
+    {
+        "vector": or_null(NUMBER),
+        "keyword": or_null(NUMBER),
+        "combined": NUMBER,
+        "score": NUMBER,
+    },
+)
+FOUND = replace(
+    MEMORY.extended("FoundMemory", explanation=SCORES), optional=frozenset({"explanation"})
+)
+RESULTS = Shape("FoundMemories", {"results": listed(FOUND), "count": WHOLE})
+STORED = Shape("StoredMemories", {"items": listed(MEMORY), "count": WHOLE})
+HISTORY = Shape(
+    "MemoryHistory",
+    {"id": STRING, "current": MEMORY, "history": listed(REPLACED), "count": WHOLE},
+)
+ID = Field[str]("memory_id", "The memory's id.", STRING | {"minLength": 1}, place="path")
+
+
 def resources() -> list[Resource]:
     """The resources."""
     return [
-        Resource("/v1/memory/semantic", POST=_post),
-        Resource("/v1/memory/semantic/batch", POST=_post_batch),
-        Resource("/v1/memory/semantic/search", POST=_search),
-        Resource("/v1/memory/semantic/{memory_id}/history", GET=_history),
-        Resource("/v1/memory/semantic/{memory_id}", GET=_get, DELETE=_delete),
+        Resource(
+            "/v1/memory/semantic",
+            tag=TAG,
+            POST=operation(
+                _post,
+                "create_memory",
+                "Store a text; one that says the same takes the place of the old one",
+                query=UNASKED,
+                body=NEW,
+                answers={
+                    200: wrapped(MEMORY, help="Merged with what said the same."),
+                    201: wrapped(MEMORY),
+                },
+            ),
+        ),
+        Resource(
+            "/v1/memory/semantic/batch",
+            tag=TAG,
+            POST=operation(
+                _post_batch,
+                "create_memories",
+                "Store texts of one agent, all or none",
+                query=UNASKED,
+                body=BATCH,
+                answers={201: wrapped(STORED)},
+            ),
+        ),
+        Resource(
+            "/v1/memory/semantic/search",
+            tag=TAG,
+            POST=operation(
+                _search,
+                "search_memories",
+                "Search by meaning and by words",
+                query=UNASKED,
+                body=SEARCH,
+                answers={200: wrapped(RESULTS, help="Best first.", meta=SEARCH_META)},
+            ),
+        ),
+        Resource(
+            "/v1/memory/semantic/{memory_id}/history",
+            tag=TAG,
+            GET=operation(
+                _history,
+                "get_memory_history",
+                "Read what a memory was before it was merged",
+                path=(ID,),
+                answers={200: wrapped(HISTORY)},
+                refusals=(NotFound,),
+            ),
+        ),
+        Resource(
+            "/v1/memory/semantic/{memory_id}",
+            tag=TAG,
+            GET=operation(
+                _get,
+                "get_memory",
+                "Read a memory",
+                path=(ID,),
+                answers={200: wrapped(MEMORY)},
+                refusals=(NotFound,),
+            ),
+            DELETE=operation(
+                _delete,
+                "delete_memory",
+                "Delete a memory with its history",
+                path=(ID,),
+                query=UNASKED,
+                answers={204: Answer("It is gone.")},
+                refusals=(NotFound,),
+            ),
+        ),
     ]
 
 
@@ -72,19 +166,19 @@ async def newest(request: Request, agent_id: str, limit: int) -> list[dict[str, 
 
 
 async def _post(request: Request) -> Response:
-    refuse_query(request)
-    fields = await read_fields(request)
-    record, status = await store(request, agent_id(fields), fields)
+    UNASKED.read(request)
+    fields = await read_fields(request, NEW)
+    record, status = await store(request, AGENT.of(fields), fields)
     return success(request, record, status)
 
 
 async def _post_batch(request: Request) -> Response:
-    refuse_query(request)
-    given = items(await read_fields(request))
+    UNASKED.read(request)
+    given = ITEMS.of(await read_fields(request, BATCH))
     agents = set()
     for number, item in enumerate(given):
         try:
-            agents.add(agent_id(item))
+            agents.add(AGENT.of(item))
         except Invalid as error:
             raise numbered(number, error) from None
     if len(agents) > 1:
@@ -102,11 +196,11 @@ async def _post_batch(request: Request) -> Response:
 
 
 async def _search(request: Request) -> Response:
-    refuse_query(request)
-    fields = await read_fields(request)
-    agent = None if fields.get("agent_id") is None else agent_id(fields)
+    UNASKED.read(request)
+    fields = await read_fields(request, SEARCH)
+    agent = AGENT_SOUGHT.of(fields)
     query = await query_of(request, fields)
-    found, by_vector = await find(request, query, agent, explain=fields.get("explain") is True)
+    found, by_vector = await find(request, query, agent, explain=EXPLAIN.of(fields))
     return success(
         request,
         {"results": found, "count": len(found)},
@@ -123,7 +217,7 @@ async def _get(request: Request) -> Response:
 
 
 async def _delete(request: Request) -> Response:
-    refuse_query(request)
+    UNASKED.read(request)
     here, id = _located(request)
     if not await here.delete(memories.delete, id):
         raise _missing()
@@ -199,7 +293,7 @@ def _hit(agent: str, memory: Memory, hit: Hit, explain: bool) -> dict[str, Any]:
 def _located(request: Request) -> tuple[NamespaceRef, int]:
     """The namespace that a memory's id names, and its number there. Raises `NotFound`."""
     tenant: Tenant = request.scope["tenant"]
-    found = memories.from_uuid(request.path_params["memory_id"])
+    found = memories.from_uuid(ID.of(request.path_params))
     name = None if found is None else tenant.namespace_name(found[0])
     if found is None or name is None:
         raise _missing()

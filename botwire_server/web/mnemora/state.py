@@ -8,46 +8,157 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from botwire_server.errors import Invalid, NotFound
+from botwire_server.errors import Conflict, Invalid, NotFound
 from botwire_server.store import states
-from botwire_server.web.body import query
+from botwire_server.web.description import (
+    STRING,
+    TIME,
+    WHOLE,
+    Body,
+    Query,
+    Shape,
+    listed,
+    operation,
+    or_null,
+)
 from botwire_server.web.dialect import Resource
+from botwire_server.web.fields import Whole
 from botwire_server.web.mnemora import checkpoints
-from botwire_server.web.mnemora.envelope import iso, iso_or_none, success
+from botwire_server.web.mnemora.envelope import iso, iso_or_none, success, wrapped
 from botwire_server.web.mnemora.fields import (
+    AGENT,
+    AGENT_IN_PATH,
     DEFAULT_SESSION,
+    SESSION_IN_PATH,
+    UNASKED,
     Fields,
-    agent_id,
-    mapping,
+    Identifier,
+    Object,
     read_fields,
-    refuse_query,
-    session_id,
-    whole,
 )
 from botwire_server.web.mnemora.paths import namespace
-from botwire_server.web.mnemora.records import state_record
+from botwire_server.web.mnemora.records import STATE, state_record
+
+TAG = "State"
 
 LARGEST_BODY = 400 * 1024
 LONGEST_TTL_HOURS = 8_760
 LARGEST_VERSION = 2**63 - 1
 
 
+SESSION = Identifier("session_id", "The session.", default=DEFAULT_SESSION)
+SESSION_ASKED = Identifier("session_id", SESSION.help, default=DEFAULT_SESSION, place="query")
+ASKED = Query(SESSION_ASKED)
+DATA = Object("data", "The document.", required=True)
+VERSION = Whole(
+    "version", "The one that was read with it.", least=1, most=LARGEST_VERSION, required=True
+)
+TTL = Whole(
+    "ttl_hours",
+    "Hours after which it is gone. Without it, it stays; a PUT leaves what was set.",
+    least=1,
+    most=LONGEST_TTL_HOURS,
+)
+NEW = Body(
+    AGENT, SESSION, DATA, TTL, most=LARGEST_BODY, example={"agent_id": "a", "data": {"step": 1}}
+)
+CHANGE = Body(
+    SESSION, DATA, VERSION, TTL, most=LARGEST_BODY, example={"data": {"step": 2}, "version": 1}
+)
+
+SESSION_DETAIL = Shape(
+    "SessionDetail",
+    {
+        "session_id": STRING,
+        "version": WHOLE,
+        "created_at": TIME,
+        "updated_at": TIME,
+        "expires_at": or_null(TIME),
+    },
+)
+SESSIONS = Shape(
+    "Sessions",
+    {
+        "agent_id": STRING,
+        "sessions": listed(STRING),
+        "count": WHOLE,
+        "session_details": listed(SESSION_DETAIL),
+    },
+)
+GONE = Shape("DeletedState", {"deleted": {"const": True}, "agent_id": STRING, "session_id": STRING})
+
+
 def resources(*, checkpoint_ids: bool) -> list[Resource]:
     """The resources; `checkpoint_ids` resolves stale LangGraph checkpoints by their ids."""
     handlers = _Handlers(checkpoint_ids)
     return [
-        Resource("/v1/state", POST=handlers.post),
-        Resource("/v1/state/{agent_id:path}/sessions", GET=handlers.sessions),
-        Resource("/v1/state/{agent_id:path}/{session_id}", DELETE=handlers.delete),
-        Resource("/v1/state/{agent_id:path}", GET=handlers.get, PUT=handlers.put),
+        Resource(
+            "/v1/state",
+            tag=TAG,
+            POST=operation(
+                handlers.post,
+                "create_state",
+                "Store a state, over the one that is there",
+                query=UNASKED,
+                body=NEW,
+                answers={201: wrapped(STATE)},
+            ),
+        ),
+        Resource(
+            "/v1/state/{agent_id:path}/sessions",
+            tag=TAG,
+            GET=operation(
+                handlers.sessions,
+                "list_sessions",
+                "List an agent's sessions that have a state",
+                path=(AGENT_IN_PATH,),
+                answers={200: wrapped(SESSIONS)},
+            ),
+        ),
+        Resource(
+            "/v1/state/{agent_id:path}/{session_id}",
+            tag=TAG,
+            DELETE=operation(
+                handlers.delete,
+                "delete_state",
+                "Delete a state",
+                path=(AGENT_IN_PATH, SESSION_IN_PATH),
+                query=UNASKED,
+                answers={200: wrapped(GONE)},
+                refusals=(NotFound,),
+            ),
+        ),
+        Resource(
+            "/v1/state/{agent_id:path}",
+            tag=TAG,
+            GET=operation(
+                handlers.get,
+                "get_state",
+                "Read a state",
+                path=(AGENT_IN_PATH,),
+                query=ASKED,
+                answers={200: wrapped(STATE)},
+                refusals=(NotFound,),
+            ),
+            PUT=operation(
+                handlers.put,
+                "update_state",
+                "Change a state, if it still has the version that was read",
+                path=(AGENT_IN_PATH,),
+                query=UNASKED,
+                body=CHANGE,
+                answers={200: wrapped(STATE)},
+                refusals=(NotFound, Conflict),
+            ),
+        ),
     ]
 
 
 async def store(request: Request, fields: Fields) -> dict[str, Any]:
     """Store a state, over the one that is there; its record."""
-    agent = agent_id(fields)
-    session = session_id(fields, default=DEFAULT_SESSION)
-    data = mapping(fields, "data", required=True)
+    agent = AGENT.of(fields)
+    session = SESSION.of(fields)
+    data = DATA.of(fields)
     ttl = _ttl(fields)
     state = await namespace(request, agent).write(states.put, session, orjson.dumps(data), ttl=ttl)
     return state_record(agent, state)
@@ -58,26 +169,25 @@ class _Handlers:
         self._checkpoint_ids = checkpoint_ids
 
     async def post(self, request: Request) -> Response:
-        refuse_query(request)
-        fields = await read_fields(request, most=LARGEST_BODY)
+        UNASKED.read(request)
+        fields = await read_fields(request, NEW)
         return success(request, await store(request, fields), 201)
 
     async def get(self, request: Request) -> Response:
-        agent = agent_id(request.path_params, where="path")
-        found = query(request, "session_id", strict=False)
-        session = session_id(found, where="query", default=DEFAULT_SESSION)
+        agent = AGENT_IN_PATH.of(request.path_params)
+        session = SESSION_ASKED.of(ASKED.read(request))
         state = await namespace(request, agent).read(states.get, session)
         if state is None:
             raise _no_state()
         return success(request, state_record(agent, state))
 
     async def put(self, request: Request) -> Response:
-        agent = agent_id(request.path_params, where="path")
-        refuse_query(request)
-        fields = await read_fields(request, most=LARGEST_BODY)
-        session = session_id(fields, default=DEFAULT_SESSION)
-        data = mapping(fields, "data", required=True)
-        version = whole(fields, "version", least=1, most=LARGEST_VERSION)
+        agent = AGENT_IN_PATH.of(request.path_params)
+        UNASKED.read(request)
+        fields = await read_fields(request, CHANGE)
+        session = SESSION.of(fields)
+        data = DATA.of(fields)
+        version = VERSION.of(fields)
         if version is None:
             raise Invalid(
                 "version is required: the one that was read with the state.",
@@ -97,7 +207,7 @@ class _Handlers:
         return success(request, state_record(agent, state))
 
     async def sessions(self, request: Request) -> Response:
-        agent = agent_id(request.path_params, where="path")
+        agent = AGENT_IN_PATH.of(request.path_params)
         found = await namespace(request, agent).read(states.sessions)
         return success(
             request,
@@ -119,16 +229,16 @@ class _Handlers:
         )
 
     async def delete(self, request: Request) -> Response:
-        agent = agent_id(request.path_params, where="path")
-        session = session_id(request.path_params, where="path")
-        refuse_query(request)
+        agent = AGENT_IN_PATH.of(request.path_params)
+        session = SESSION_IN_PATH.of(request.path_params)
+        UNASKED.read(request)
         if not await namespace(request, agent).delete(states.delete, session):
             raise _no_state()
         return success(request, {"deleted": True, "agent_id": agent, "session_id": session})
 
 
 def _ttl(fields: Fields) -> float | None:
-    hours = whole(fields, "ttl_hours", least=1, most=LONGEST_TTL_HOURS)
+    hours = TTL.of(fields)
     return None if hours is None else hours * 3600.0
 
 

@@ -12,14 +12,30 @@ from starlette.responses import Response
 from botwire_server.errors import NotFound
 from botwire_server.store import episodes
 from botwire_server.summarizer import Summarizer
+from botwire_server.web.description import STRING, TIME, WHOLE, Body, Shape, operation
 from botwire_server.web.dialect import Resource
+from botwire_server.web.fields import Whole
 from botwire_server.web.mnemora import semantic
-from botwire_server.web.mnemora.envelope import iso, success
-from botwire_server.web.mnemora.fields import agent_id, read_fields, refuse_query, whole
+from botwire_server.web.mnemora.envelope import iso, success, wrapped
+from botwire_server.web.mnemora.fields import AGENT_IN_PATH, UNASKED, read_fields
 from botwire_server.web.mnemora.paths import namespace
 from botwire_server.web.mnemora.records import episode_id, readable
 
 MOST_EPISODES = 500
+
+EPISODES = Whole("num_episodes", "Of so many, the last.", least=1, most=MOST_EPISODES, default=50)
+WORDS = Whole("target_length", "Words at most.", least=50, most=5_000, default=500)
+WANTED = Body(EPISODES, WORDS, example={})
+SUMMARY = Shape(
+    "Summary",
+    {
+        "summary": STRING,
+        "episode_count": WHOLE,
+        "semantic_memory_id": STRING,
+        "time_range": Shape("TimeRange", {"from": TIME, "to": TIME}),
+        "method": STRING,
+    },
+)
 
 
 def resources(*, summarizer: Summarizer) -> list[Resource]:
@@ -28,15 +44,30 @@ def resources(*, summarizer: Summarizer) -> list[Resource]:
     async def summarize(request: Request) -> Response:
         return await _summarize(request, summarizer)
 
-    return [Resource("/v1/memory/episodic/{agent_id:path}/summarize", POST=summarize)]
+    return [
+        Resource(
+            "/v1/memory/episodic/{agent_id:path}/summarize",
+            tag="Episodic memory",
+            POST=operation(
+                summarize,
+                "summarize_episodes",
+                "Summarise the last episodes and store the summary as a memory",
+                path=(AGENT_IN_PATH,),
+                query=UNASKED,
+                body=WANTED,
+                answers={200: wrapped(SUMMARY)},
+                refusals=(NotFound,),
+            ),
+        )
+    ]
 
 
 async def _summarize(request: Request, summarizer: Summarizer) -> Response:
-    agent = agent_id(request.path_params, where="path")
-    refuse_query(request)
-    fields = await read_fields(request)
-    wanted = whole(fields, "num_episodes", least=1, most=MOST_EPISODES) or 50
-    most_words = whole(fields, "target_length", least=50, most=5_000) or 500
+    agent = AGENT_IN_PATH.of(request.path_params)
+    UNASKED.read(request)
+    fields = await read_fields(request, WANTED)
+    wanted = EPISODES.of(fields) or 50
+    most_words = WORDS.of(fields) or 500
     found = await namespace(request, agent).read(episodes.last, wanted)
     texts = [readable(orjson.loads(episode.content)) for episode in found]
     if not any(texts):

@@ -14,39 +14,159 @@ from botwire_server.store.episodes import Episode
 from botwire_server.store.namespace import Totals, totals
 from botwire_server.store.tenant import Tenant
 from botwire_server.web.body import read_body
+from botwire_server.web.description import (
+    BOOLEAN,
+    STRING,
+    WHOLE,
+    Body,
+    OneOf,
+    Shape,
+    listed,
+    operation,
+    or_null,
+)
 from botwire_server.web.dialect import Resource
-from botwire_server.web.mnemora import episodic, semantic, state
-from botwire_server.web.mnemora.envelope import Unroutable, success
+from botwire_server.web.fields import Schema
+from botwire_server.web.mnemora import drafts, episodic, semantic, state
+from botwire_server.web.mnemora.envelope import SEARCH_META, Unroutable, success, wrapped
 from botwire_server.web.mnemora.fields import (
+    AGENT,
+    AGENT_IN_PATH,
     DEFAULT_SESSION,
-    agent_id,
+    SESSION,
+    UNASKED,
     object_of,
     read_fields,
     refuse_longer,
-    refuse_query,
 )
 from botwire_server.web.mnemora.paths import namespace
-from botwire_server.web.mnemora.queries import meta_of, query_of
-from botwire_server.web.mnemora.records import episode_record, state_record
+from botwire_server.web.mnemora.queries import AGENT_SOUGHT, SEARCH_BOTH, meta_of, query_of
+from botwire_server.web.mnemora.records import (
+    EPISODE,
+    MEMORY,
+    STATE,
+    episode_record,
+    state_record,
+)
 
 SHOWN_MEMORIES = 5
 SHOWN_EPISODES = 10
-_SEARCH_FIELDS = frozenset({"query", "top_k", "threshold", "mode", "context", "embedding"})
+_SEARCH_FIELDS = frozenset(field.name for field in SEARCH_BOTH.fields)
 # Agents searched at the same time.
 SIDE_BY_SIDE = 8
+
+
+TAG = "All kinds of memory"
+_IDS = ("agent_id", "session_id")
+ANY = OneOf(
+    Body(
+        AGENT, SESSION, *(field for field in state.NEW.fields if field.name not in _IDS), example={}
+    ),
+    episodic.EPISODE_BODY,
+    drafts.NEW,
+    example={"agent_id": "a", "content": "The customer prefers e-mail."},
+)
+KIND: Schema = {"type": "string", "enum": ["state", "episodic", "semantic"]}
+STORED: Schema = {
+    "anyOf": [
+        STATE.extended("StoredState", memory_type=KIND),
+        EPISODE.extended("StoredEpisode", memory_type=KIND),
+        MEMORY.extended("StoredMemory", memory_type=KIND),
+    ]
+}
+FOUND: Schema = {
+    "anyOf": [
+        MEMORY.extended("MemoryMeant", memory_type=KIND),
+        EPISODE.extended(
+            "EpisodeSaid",
+            memory_type=KIND,
+            similarity_score={"type": "null"},
+            relevance={"const": "text_match"},
+        ),
+    ]
+}
+RESULTS = Shape("Results", {"results": listed(FOUND), "count": WHOLE})
+OVERVIEW = Shape(
+    "Overview",
+    {
+        "agent_id": STRING,
+        "state": or_null({"allOf": [STATE]}),
+        "semantic": listed(MEMORY),
+        "episodic": listed(EPISODE),
+        "summary": Shape(
+            "Counts",
+            {
+                "state_exists": BOOLEAN,
+                "state_count": WHOLE,
+                "semantic_count": WHOLE,
+                "episodic_count": WHOLE,
+            },
+        ),
+    },
+)
+KINDS = ("state", "semantic", "episodic", "s3_objects", "entries")
+PURGED = Shape(
+    "PurgedAgent",
+    {"agent_id": STRING, "deleted": Shape("PurgedCounts", dict.fromkeys(KINDS, WHOLE))},
+)
 
 
 def resources() -> list[Resource]:
     """The resources."""
     return [
-        Resource("/v1/memory", POST=_post),
-        Resource("/v1/memory/search", POST=_search),
-        Resource("/v1/memory/{agent_id:path}", GET=_overview, DELETE=_purge),
+        Resource(
+            "/v1/memory",
+            tag=TAG,
+            POST=operation(
+                _post,
+                "remember",
+                "Store what the body has the shape of",
+                notes="data and session_id are a state, content and type an episode, a string as "
+                "content alone a memory; each as its own path takes it.",
+                query=UNASKED,
+                body=ANY,
+                answers={
+                    200: wrapped(STORED, help="Merged with what said the same."),
+                    201: wrapped(STORED),
+                },
+            ),
+        ),
+        Resource(
+            "/v1/memory/search",
+            tag=TAG,
+            POST=operation(
+                _search,
+                "search_everything",
+                "Search memories and episodes",
+                query=UNASKED,
+                body=SEARCH_BOTH,
+                answers={200: wrapped(RESULTS, help="Memories, then episodes.", meta=SEARCH_META)},
+            ),
+        ),
+        Resource(
+            "/v1/memory/{agent_id:path}",
+            tag=TAG,
+            GET=operation(
+                _overview,
+                "get_agent",
+                "What an agent has: its state, the last memories and episodes",
+                path=(AGENT_IN_PATH,),
+                answers={200: wrapped(OVERVIEW)},
+            ),
+            DELETE=operation(
+                _purge,
+                "purge_agent",
+                "Remove an agent with everything it has",
+                path=(AGENT_IN_PATH,),
+                query=UNASKED,
+                answers={200: wrapped(PURGED)},
+            ),
+        ),
     ]
 
 
 async def _post(request: Request) -> Response:
-    refuse_query(request)
+    UNASKED.read(request)
     body = await read_body(request)
     fields = object_of(body)
     given = {name for name, value in fields.items() if value is not None}
@@ -58,7 +178,7 @@ async def _post(request: Request) -> Response:
         stored = await episodic.store(request, fields)
         return success(request, {**stored, "memory_type": "episodic"}, 201)
     if isinstance(fields.get("content"), str):
-        stored, status = await semantic.store(request, agent_id(fields), fields)
+        stored, status = await semantic.store(request, AGENT.of(fields), fields)
         return success(request, {**stored, "memory_type": "semantic"}, status)
     raise Unroutable(
         "The body must hold data and session_id (a state), content and type (an episode), or a "
@@ -68,10 +188,9 @@ async def _post(request: Request) -> Response:
 
 
 async def _search(request: Request) -> Response:
-    refuse_query(request)
-    fields = await read_fields(request)
-    agent = None if fields.get("agent_id") is None else agent_id(fields)
-    # Only what makes sense for both kinds.
+    UNASKED.read(request)
+    fields = await read_fields(request, SEARCH_BOTH)
+    agent = AGENT_SOUGHT.of(fields)
     asked = {name: value for name, value in fields.items() if name in _SEARCH_FIELDS}
     query = await query_of(request, asked)
     meant, by_vector = await semantic.find(request, query, agent)
@@ -116,7 +235,7 @@ async def _said(
 
 
 async def _overview(request: Request) -> Response:
-    agent = agent_id(request.path_params, where="path")
+    agent = AGENT_IN_PATH.of(request.path_params)
     here = namespace(request, agent)
     present, state_count = await here.read(states.latest, DEFAULT_SESSION)
     shown = await here.read(episodes.last, SHOWN_EPISODES)
@@ -139,8 +258,8 @@ async def _overview(request: Request) -> Response:
 
 
 async def _purge(request: Request) -> Response:
-    agent = agent_id(request.path_params, where="path")
-    refuse_query(request)
+    agent = AGENT_IN_PATH.of(request.path_params)
+    UNASKED.read(request)
     held = await namespace(request, agent).purge() or Totals()
     return success(
         request,

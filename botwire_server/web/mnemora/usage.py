@@ -6,13 +6,37 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server.store.tenant import Tenant
+from botwire_server.web.description import WHOLE, Shape, operation
 from botwire_server.web.dialect import Resource
-from botwire_server.web.mnemora.envelope import success
+from botwire_server.web.mnemora.envelope import success, wrapped
+from botwire_server.web.shapes import USAGE as REPORT
+
+KINDS = ("total_bytes", "entries", "states", "memories", "episodes", "vectors")
+USAGE = Shape(
+    "Usage",
+    {
+        **REPORT,
+        "storage": Shape("Storage", dict.fromkeys(KINDS, WHOLE)),
+        "agents_count": WHOLE,
+        "sessions_count": WHOLE,
+    },
+)
 
 
 def resources() -> list[Resource]:
     """The one resource."""
-    return [Resource("/v1/usage", GET=_usage)]
+    return [
+        Resource(
+            "/v1/usage",
+            tag="Usage",
+            GET=operation(
+                _usage,
+                "get_usage",
+                "What the tenant has used and holds",
+                answers={200: wrapped(USAGE)},
+            ),
+        )
+    ]
 
 
 async def _usage(request: Request) -> Response:

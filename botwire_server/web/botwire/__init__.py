@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -15,53 +12,186 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server.errors import Conflict, Invalid, MethodNotAllowed, NotFound, Refusal
-from botwire_server.store import entries, names
+from botwire_server.store import entries
 from botwire_server.store.entries import Condition, Entry
 from botwire_server.store.tenant import NamespaceRef, Tenant
-from botwire_server.web.body import Json, header, number, query, query_number, read_json
+from botwire_server.web.body import Json, header, read_json
+from botwire_server.web.botwire.rules import (
+    CONFIRM,
+    HOSTED,
+    IF_CHANGED,
+    NATIVE,
+    PREFIX,
+    PURGE,
+    Rules,
+)
+from botwire_server.web.description import (
+    BOOLEAN,
+    ETAG,
+    JSON,
+    NO_QUERY,
+    SECONDS,
+    STRING,
+    WHOLE,
+    Answer,
+    Shape,
+    listed,
+    operation,
+)
 from botwire_server.web.dialect import STATUS, Dialect, Resource, headers_of, of_class
-
-LONGEST_TTL = 100 * 365 * 86_400
-LONGEST_PAGE = 10_000
+from botwire_server.web.shapes import TOTALS
 
 STATUSES = {**STATUS, Conflict: 412}
 
-
-@dataclass(frozen=True)
-class Hosted:
-    """The hosted service's rules."""
-
-    namespace = re.compile("[A-Za-z0-9_-]{1,64}")
-    key = re.compile("[A-Za-z0-9_.-]{1,128}")
-    longest_value = 100_000
-    page = 100
-    longest_page = 1_000
+STORED = Shape(
+    "Stored", {"namespace": STRING, "key": STRING, "stored": {"const": True}, "bytes": WHOLE}
+)
+ENTRY = Shape(
+    "Entry",
+    {
+        "namespace": STRING,
+        "key": STRING,
+        "value": JSON,
+        "created_at": SECONDS,
+        "updated_at": SECONDS,
+        "expires_at": SECONDS,
+    },
+    optional=frozenset({"expires_at"}),
+)
+DELETED = Shape("Deleted", {"deleted": {"const": True}, "namespace": STRING, "key": STRING})
+DETAIL = Shape("EntryDetail", {"key": STRING, "bytes": WHOLE, "updated_at": SECONDS})
+LISTING = Shape(
+    "Listing",
+    {
+        "namespace": STRING,
+        "count": WHOLE,
+        "keys": listed(STRING),
+        "entries": listed(DETAIL),
+        "cursor": STRING,
+    },
+    optional=frozenset({"cursor"}),
+)
+HOSTED_LISTING = Shape("Listing", {"namespace": STRING, "count": WHOLE, "keys": listed(DETAIL)})
+PURGED = Shape(
+    "PurgedNamespace",
+    {
+        "deleted": {"const": True},
+        "namespace": STRING,
+        **TOTALS,
+    },
+)
+STATS = Shape("Stats", {"total_entries": WHOLE, "total_namespaces": WHOLE, "total_bytes": WHOLE})
+HEALTH = Shape(
+    "Health",
+    {"status": {"const": "ok"}, "version": STRING, "embedder": STRING, "reembed_needed": BOOLEAN},
+)
+REFUSAL = Shape("BotwireRefusal", {"detail": STRING})
 
 
 def dialect(*, hosted: bool) -> Dialect:
     """The dialect, with the rules of the hosted service or our wider ones."""
-    handlers = _Handlers(Hosted() if hosted else None)
+    rules = HOSTED if hosted else NATIVE
+    handlers = _Handlers(rules)
     return Dialect(
+        title="BotWire Memory",
         prefix="/",
-        routes=[
-            Resource(
-                "/memory/{namespace}/{key:path}",
-                GET=handlers.get,
-                PUT=handlers.put,
-                DELETE=handlers.delete,
-            ),
-            Resource("/memory/{namespace}", GET=handlers.listing, DELETE=handlers.purge),
-            Resource("/stats/memory", GET=handlers.stats),
-            Resource("/health", GET=handlers.health),
-        ],
+        routes=[*_entries(handlers, rules), *_reports(handlers)],
         refuse=handlers.refuse,
+        refusal=REFUSAL,
+        statuses=STATUSES,
         public=frozenset({"/health"}),
     )
 
 
+def _entries(handlers: _Handlers, rules: Rules) -> list[Resource]:
+    path = (rules.namespace, rules.key)
+    conflict = () if rules.hosted else (Conflict,)
+    unchanged = Answer("It still has the ETag of If-None-Match.", headers={"ETag": ETAG})
+    listing = HOSTED_LISTING if rules.hosted else LISTING
+    return [
+        Resource(
+            "/memory/{namespace}/{key:path}",
+            GET=operation(
+                handlers.get,
+                "get_entry",
+                "Read an entry",
+                path=path,
+                headers=(IF_CHANGED,),
+                answers={200: Answer("The entry.", ENTRY, {"ETag": ETAG}), 304: unchanged},
+                refusals=(NotFound,),
+            ),
+            PUT=operation(
+                handlers.put,
+                "put_entry",
+                "Store an entry",
+                path=path,
+                query=NO_QUERY,
+                headers=rules.conditions,
+                body=rules.entry,
+                answers={200: Answer("It is stored.", STORED, {"ETag": ETAG}), **rules.wrong},
+                refusals=conflict,
+            ),
+            DELETE=operation(
+                handlers.delete,
+                "delete_entry",
+                "Delete an entry",
+                path=path,
+                query=NO_QUERY,
+                headers=rules.conditions,
+                answers={200: Answer("It is gone.", DELETED), **rules.wrong},
+                refusals=(NotFound, *conflict),
+            ),
+        ),
+        Resource(
+            "/memory/{namespace}",
+            GET=operation(
+                handlers.listing,
+                "list_entries",
+                "List a namespace's keys, newest first",
+                path=(rules.namespace,),
+                query=rules.listing,
+                answers={200: Answer("The keys.", listing), **rules.wrong},
+            ),
+            DELETE=operation(
+                handlers.purge,
+                "purge_namespace",
+                "Remove a namespace with everything in it",
+                path=(rules.namespace,),
+                query=PURGE,
+                answers={200: Answer("What it held.", PURGED), **rules.wrong},
+                refusals=(NotFound, MethodNotAllowed),
+            ),
+        ),
+    ]
+
+
+def _reports(handlers: _Handlers) -> list[Resource]:
+    return [
+        Resource(
+            "/stats/memory",
+            GET=operation(
+                handlers.stats,
+                "get_stats",
+                "What the tenant holds",
+                answers={200: Answer("Of the namespaces that the key may read.", STATS)},
+            ),
+        ),
+        Resource(
+            "/health",
+            GET=operation(
+                handlers.health,
+                "get_health",
+                "Whether the server is alive",
+                answers={200: Answer("It is.", HEALTH)},
+            ),
+        ),
+    ]
+
+
 class _Handlers:
-    def __init__(self, hosted: Hosted | None) -> None:
-        self._hosted = hosted
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._hosted = rules.hosted
 
     async def get(self, request: Request) -> Response:
         namespace, key = self._names(request)
@@ -85,16 +215,16 @@ class _Handlers:
 
     async def put(self, request: Request) -> Response:
         namespace, key = self._names(request)
-        query(request, strict=True)
+        NO_QUERY.read(request)
         fields = await read_json(request)
-        value = self._value(fields)
+        value = self._rules.value.of(fields)
         encoded = orjson.dumps(value)
         entry = await _namespace(request, namespace).write(
             entries.put,
             key,
             encoded,
             size=entries.size_of(value, encoded),
-            ttl=None if self._hosted else _ttl(fields),
+            ttl=None if self._rules.ttl is None else self._rules.ttl.of(fields),
             condition=self._condition(request),
         )
         return Json(
@@ -104,7 +234,7 @@ class _Handlers:
 
     async def delete(self, request: Request) -> Response:
         namespace, key = self._names(request)
-        query(request, strict=True)
+        NO_QUERY.read(request)
         found = await _namespace(request, namespace).delete(
             entries.delete, key, condition=self._condition(request)
         )
@@ -133,7 +263,7 @@ class _Handlers:
 
     async def purge(self, request: Request) -> Response:
         namespace = self._namespace_name(request)
-        confirm = query(request, "confirm", strict=True).get("confirm")
+        confirm = CONFIRM.of(PURGE.read(request))
         if self._hosted or confirm != namespace:
             raise MethodNotAllowed(
                 "A namespace is not deleted by this alone: repeat its name as ?confirm= to remove "
@@ -174,42 +304,16 @@ class _Handlers:
         return Json({"detail": detail}, status_code=status, headers=headers_of(error))
 
     def _names(self, request: Request) -> tuple[str, str]:
-        namespace = self._namespace_name(request)
-        key: str = request.path_params["key"]
-        names.check(key, "key", longest=names.LONGEST_KEY)
-        if self._hosted and not self._hosted.key.fullmatch(key):
-            raise Invalid(
-                "The key may have 1 to 128 letters, digits, and . _ - only (hosted profile).",
-                where=("path", "key"),
-            )
-        return namespace, key
+        return self._namespace_name(request), self._rules.key.of(request.path_params)
 
     def _namespace_name(self, request: Request) -> str:
-        name: str = request.path_params["namespace"]
         # %2F arrives decoded: `a%2Fb` would be read as key `b` of namespace `a`.
         if b"%2f" in b"/".join(request.scope["raw_path"].split(b"/", 3)[:3]).lower():
             raise Invalid(
                 "The namespace must not hold a slash here; the /v1 routes reach such ones.",
                 where=("path", "namespace"),
             )
-        if self._hosted and not self._hosted.namespace.fullmatch(name):
-            raise Invalid(
-                "The namespace may have 1 to 64 letters, digits, and _ - only (hosted profile).",
-                where=("path", "namespace"),
-            )
-        return name
-
-    def _value(self, fields: Mapping[str, Any]) -> Any:
-        if "value" not in fields:
-            raise Invalid('The body needs a "value".', where=("body", "value"))
-        value = fields["value"]
-        if self._hosted:
-            if not isinstance(value, str):
-                raise Invalid("value must be a string (hosted profile).", where=("body", "value"))
-            if len(value) > self._hosted.longest_value:
-                # 400 there, unlike other faults of the body.
-                raise Invalid(f"The value has more than {self._hosted.longest_value} characters.")
-        return value
+        return self._rules.namespace.of(request.path_params)
 
     def _condition(self, request: Request) -> Condition | None:
         if_match = header(request, b"if-match")
@@ -226,31 +330,16 @@ class _Handlers:
         return holds
 
     def _page(self, request: Request) -> tuple[str, int | None, int | None]:
-        if self._hosted:
-            found = query(request, "limit", strict=False)
-            most = self._hosted.longest_page
-            limit = query_number(found, "limit", least=1, most=most)
-            return "", limit or self._hosted.page, None
-        found = query(request, "prefix", "limit", "cursor", strict=False)
-        limit = query_number(found, "limit", least=1, most=LONGEST_PAGE)
-        cursor = found.get("cursor")
-        if cursor is not None and not re.fullmatch("r[0-9]{1,18}", cursor):
-            raise Invalid(
-                "cursor must be one that an earlier answer gave.", where=("query", "cursor")
-            )
-        return found.get("prefix", ""), limit, None if cursor is None else int(cursor[1:])
+        rules = self._rules
+        found = rules.listing.read(request)
+        limit = rules.limit.of(found) or rules.page
+        cursor = None if rules.cursor is None else rules.cursor.of(found)
+        return PREFIX.of(found) or "", limit, cursor
 
 
 def _namespace(request: Request, name: str) -> NamespaceRef:
     tenant: Tenant = request.scope["tenant"]
     return tenant.namespace(name)
-
-
-def _ttl(fields: Mapping[str, Any]) -> float | None:
-    ttl = number(fields, "ttl_seconds", least=0, most=LONGEST_TTL)
-    if ttl is not None and ttl <= 0:
-        raise Invalid("ttl_seconds must be more than 0.", where=("body", "ttl_seconds"))
-    return ttl
 
 
 def _etag(entry: Entry) -> str:

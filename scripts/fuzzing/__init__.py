@@ -1,0 +1,1 @@
+"""What `scripts/fuzz` asks: a hostile corpus, and what schemathesis makes of the document."""

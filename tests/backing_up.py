@@ -30,13 +30,13 @@ def fill(data: Path, contents: Contents) -> None:
             make_tenant(data, tenant)
 
     async def store() -> None:
-        async with _opened(data) as directory:
+        async with opened(data) as directory:
             for tenant, namespaces in contents.items():
-                door = _door(directory, tenant)
+                reach = door(directory, tenant)
                 for namespace, texts in namespaces.items():
                     for key, text in texts.items():
                         value = f'"{text}"'.encode()
-                        reference = door.namespace(namespace)
+                        reference = reach.namespace(namespace)
                         await reference.write(entries.put, key, value, size=len(text))
 
     asyncio.run(store())
@@ -46,13 +46,13 @@ def held(data: Path) -> Contents:
     """What a data directory holds, asked as a server would."""
 
     async def read() -> Contents:
-        async with _opened(data) as directory:
+        async with opened(data) as directory:
             found: Contents = {}
             for [name] in query(data / "control.db", "SELECT name FROM tenants"):
-                door = _door(directory, name)
+                reach = door(directory, name)
                 found[name] = {}
-                for namespace in door.namespaces():
-                    reference = door.namespace(namespace)
+                for namespace in reach.namespaces():
+                    reference = reach.namespace(namespace)
                     found[name][namespace] = {
                         key: json.loads((await reference.read(entries.get, key)).value)
                         for key in json.loads((await reference.read(entries.listing)).keys)
@@ -79,7 +79,9 @@ def sound(data: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-class _opened:
+class opened:
+    """A data directory that this process serves."""
+
     def __init__(self, data: Path) -> None:
         self._data = data
 
@@ -93,7 +95,8 @@ class _opened:
         await self._directory.close()
 
 
-def _door(directory: DataDirectory, tenant: str) -> Tenant:
+def door(directory: DataDirectory, tenant: str) -> Tenant:
+    """The door of a tenant without limits."""
     row = directory.registry.tenant(tenant)
     assert row is not None
     return Tenant(directory, row, limits=Limits(), grant=keys.UNLIMITED, call=Call(row.id, ""))

@@ -308,6 +308,14 @@ def test_a_manifest_that_is_damaged_is_told_and_nothing_is_removed(data, dest):
     assert [each["scope"] for each in cli_json_of(dest)] == ["everything", "unreadable"]
 
 
+def test_a_data_directory_that_is_not_there_is_not_made_and_backed_up(data, dest, tmp_path):
+    back_up(data, dest)
+    message = cli(tmp_path / "typo", "backup", str(dest), expect=1).stderr
+    assert "nothing to back up" in message
+    assert not (tmp_path / "typo").exists()
+    assert len(cli_json_of(dest)) == 1
+
+
 def test_the_audit_tells(data, dest):
     done = back_up(data, dest)
     back_up(data, dest, "--tenant", "acme")

@@ -25,6 +25,7 @@ from botwire_server.cli.common import (
 )
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.store import restore as reading
+from botwire_server.store import swap
 from botwire_server.store.backup import KEEP
 from botwire_server.store.backups import Backups, restore_everything, verify
 from botwire_server.store.buckets import place_at
@@ -61,6 +62,9 @@ def backup(
     copied again. S3 takes credentials and endpoint from the usual AWS_ variables.
     """
     place = place_at(dest)
+    if not (data_dir / "control.db").exists() and not swap.is_due(data_dir):
+        # Not made: a mistyped name must not push good generations out by empty ones.
+        raise Unusable(f"{data_dir} holds nothing to back up: name another --data-dir.")
 
     async def run() -> dict[str, Any]:
         async with _backups(data_dir, tiers_file) as backups:

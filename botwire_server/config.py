@@ -92,6 +92,18 @@ class Config:
         "behind an OpenAI-compatible endpoint. none: search by keywords only.",
     )
     embedder_key: str | None = _setting(None, "The key for the embedder's endpoint.", secret=True)
+    metrics: str = _setting(
+        "on",
+        "Where GET /metrics answers. on: on the port of the server, to an operator's key once keys "
+        "are required. HOST:PORT: there, without a key and beside /health and /ready; who reaches "
+        "that port may read them. off: nowhere.",
+    )
+    metrics_tenants: bool = _setting(
+        False, "Also count by tenant in /metrics, which names them then; the first 1,000."
+    )
+    shutdown_seconds: int = _setting(
+        10, "Seconds that requests under way get to finish at SIGTERM.", least=1, most=3_600
+    )
     no_docs: bool = _setting(False, "Serve neither /openapi.json nor /docs.")
     log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
     log_format: LogFormat = _setting("text", "Shape of log lines.")

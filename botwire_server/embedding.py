@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from botwire_server.endpoint import Endpoint, EndpointSpec
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.lazy import numpy as np
+from botwire_server.metrics import EmbedderCounters
 from botwire_server.vector import Model, Vector, from_numbers, normalised
 
 if TYPE_CHECKING:
@@ -68,6 +70,40 @@ def embedder(setting: str, key: str | None = None, *, seconds: float = 30.0) -> 
         )
     spec = EndpointSpec.parse(setting, setting="--embedder", key=key)
     return Remote(Endpoint(spec, purpose="embedding", seconds=seconds))
+
+
+class Measured:
+    """An embedder whose calls are counted. Having none costs no time, and is not counted."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.name = embedder.name
+        self.counters = EmbedderCounters()
+
+    @property
+    def model(self) -> Model | None:
+        """See `Embedder`."""
+        return self._embedder.model
+
+    async def embed(self, texts: Sequence[str]) -> Embedded | None:
+        """See `Embedder`."""
+        counters = self.counters
+        began = time.perf_counter()
+        try:
+            found = await self._embedder.embed(texts)
+        except Exception:
+            counters.failures += 1
+            counters.failing = True
+            raise
+        if found is not None:
+            counters.failing = False
+            counters.seconds.add(time.perf_counter() - began)
+            counters.texts += len(texts)
+        return found
+
+    async def close(self) -> None:
+        """See `Embedder`."""
+        await self._embedder.close()
 
 
 class Nothing:

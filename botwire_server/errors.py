@@ -93,13 +93,17 @@ class TooLarge(Refusal):
 class QuotaExceeded(Refusal):
     """A limit of the tenant is used up.
 
-    `resets_at` is when it opens again in Unix seconds, None where only deleting helps.
+    `resets_at` is when it opens again in Unix seconds, None where only deleting helps; `kind`
+    names the limit for who counts refusals.
     """
 
-    def __init__(self, message: str, *, limit: int, resets_at: float | None) -> None:
+    def __init__(
+        self, message: str, *, limit: int, resets_at: float | None, kind: str = "other"
+    ) -> None:
         super().__init__(message)
         self.limit = limit
         self.resets_at = resets_at
+        self.kind = kind
 
 
 class Unavailable(Refusal):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import boto3 as boto3
     import botocore as botocore
     import numpy as numpy
+    import prometheus_client
+
+    prometheus = prometheus_client
 else:
 
     class _Lazy:
@@ -31,5 +34,6 @@ else:
             return getattr(module, attribute)
 
     numpy = _Lazy("numpy")
+    prometheus = _Lazy("prometheus_client")
     boto3 = _Lazy("boto3")  # an extra: may be missing
     botocore = _Lazy("botocore")

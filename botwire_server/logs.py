@@ -9,12 +9,16 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 import orjson
 
 LogFormat = Literal["text", "json"]
+
+# The request that is being served, for every line that is written meanwhile.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 def describe(error: BaseException) -> str:
@@ -47,6 +51,10 @@ class _Formatter(logging.Formatter):
         message = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message}: {describe(record.exc_info[1])}"
+        # Where an error is told later than it happened, `extra` says to whom.
+        id = getattr(record, "request_id", None)
+        if id is None:
+            id = request_id.get()
         if self._json:
             line = {
                 "time": timestamp(record.created),
@@ -54,8 +62,11 @@ class _Formatter(logging.Formatter):
                 "logger": record.name,
                 "message": message,
             }
+            if id:
+                line["request_id"] = id
             return orjson.dumps(line).decode()
-        return f"{timestamp(record.created)} {record.levelname.lower()} {message}"
+        text = f"{timestamp(record.created)} {record.levelname.lower()} {message}"
+        return f"{text} {id}" if id else text
 
 
 def configure(level: str, style: LogFormat, stream: TextIO = sys.stderr) -> None:

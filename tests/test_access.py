@@ -53,6 +53,9 @@ ROWS = [
     Row("DELETE", "/memory/{namespace}", "/memory/notes?confirm=notes", "purge"),
     Row("GET", "/stats/memory", "/stats/memory", NOTHING),
     Row("GET", "/health", "/health", PUBLIC),
+    # Of the whole server.
+    Row("GET", "/ready", "/ready", PUBLIC),
+    Row("GET", "/metrics", "/metrics", OPERATOR),
     Row("GET", "/openapi.json", "/openapi.json", PUBLIC),
     Row("GET", "/docs", "/docs", PUBLIC),
     *(Row("GET", f"/docs/{name}", f"/docs/{name}", PUBLIC) for name in docs.FILES),

@@ -18,7 +18,7 @@ MODULES = sorted(
 # first name that fits counts; `web` is what every dialect may use.
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "logs"),
-    ("tiers", "endpoint", "lazy", "vector"),
+    ("tiers", "endpoint", "lazy", "metrics", "vector"),
     ("store.driver",),
     ("config",),
     ("store", "embedding", "summarizer"),
@@ -32,14 +32,15 @@ LAYERS: list[tuple[str, ...]] = [
         "web.description",
         "web.shapes",
     ),
-    ("web.botwire", "web.mnemora", "web.admin"),
+    ("web.botwire", "web.mnemora", "web.admin", "web.metrics", "web.ready"),
+    ("web.observatory",),
     ("web.openapi",),
     ("web.docs",),
     ("web.app", "web.__init__"),
     ("cli",),
     ("__main__",),
 ]
-DIALECTS = ("web.botwire", "web.mnemora", "web.admin")
+DIALECTS = ("web.botwire", "web.mnemora", "web.admin", "web.metrics", "web.ready")
 
 
 def within(module: str, package: str) -> bool:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 
 import httpx
+import orjson
 import pytest
 from serving import JSON, connected, exchange, received, request, status_of
+
+from botwire_server.errors import Invalid
+from botwire_server.web.body import DEEPEST, parse_json
 
 MIB = 1_048_576
 
@@ -238,3 +243,37 @@ def test_a_wide_and_heavy_body_is_taken(make_server):
     body = json.dumps({"value": [[n, {"n": str(n)}] for n in range(100_000)]}).encode()
     assert status_of(exchange(server.address, request("PUT", "/memory/ns/k", body))) == 200
     assert len(httpx.get(f"{server.url}/memory/ns/k", timeout=30).json()["value"]) == 100_000
+
+
+# The depth is read from the brackets; what is decoded must say the same.
+
+STRINGS = ["", ",", '"', "\\", '\\"', "[", "{", "[]", '}"{', '\\\\"[', 'a"b', '"][', '""']
+
+
+def nest(chance: random.Random, depth: int):
+    if depth <= 0:
+        return chance.choice(STRINGS)
+    inner = [nest(chance, depth - 1)]
+    inner += [nest(chance, chance.randrange(min(depth, 3))) for _ in range(chance.randrange(3))]
+    chance.shuffle(inner)
+    if chance.random() < 0.5:
+        return inner
+    return {f"{chance.choice(STRINGS)}{number}": value for number, value in enumerate(inner)}
+
+
+def depth_of(value) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(depth_of, inner), default=0) if isinstance(value, dict | list) else 0
+
+
+def test_strings_full_of_brackets_and_quotes_change_no_depth():
+    chance = random.Random(5)
+    for _ in range(1_000):
+        value = nest(chance, chance.choice((1, 5, 62, 63, 64, 65, 66, 67)))
+        encoded = orjson.dumps([value] * chance.choice((1, 70)))
+        try:
+            parse_json(encoded)
+            taken = True
+        except Invalid:
+            taken = False
+        assert taken == (1 + depth_of(value) <= DEEPEST + 1), encoded

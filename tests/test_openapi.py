@@ -119,7 +119,7 @@ def test_the_examples_are_accepted(office):
     for path, method, operation in operations(document_of(office)):
         if "requestBody" in operation and path != "/v1/state/{agent_id}":
             example = operation["requestBody"]["content"]["application/json"]["example"]
-            operator = path.startswith("/admin")
+            operator = path.startswith(("/admin", "/metrics"))
             at = filled(office, path, "examples")
             headers = bearer(office.operator_key if operator else key)
             answer = office.bare.request(method, at, json=example, headers=headers)
@@ -209,7 +209,7 @@ def differences(office: Keyed, hosted: bool = False) -> list[str]:
     found = []
 
     def ask(path: str, method: str, at: str, **more: Any) -> httpx.Response:
-        presented = bearer(office.operator_key if path.startswith("/admin") else key)
+        presented = bearer(office.operator_key if path.startswith(("/admin", "/metrics")) else key)
         more["headers"] = presented | more.get("headers", {})
         return office.bare.request(method, at, **more)
 

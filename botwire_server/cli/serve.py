@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 import uvicorn
+from uvicorn.server import ServerState
 
 from botwire_server import __version__
 from botwire_server.config import Config, variable
@@ -17,10 +21,9 @@ from botwire_server.errors import Unusable
 from botwire_server.logs import configure
 from botwire_server.store.pool import raise_descriptor_limit
 from botwire_server.web.app import App, create_app
+from botwire_server.web.observatory import Address, Observatory
 from botwire_server.web.protocol import protocol
 from botwire_server.web.request_log import RequestLog
-
-SHUTDOWN_SECONDS = 10
 
 
 def settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,12 +97,22 @@ class _Server(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                timeout_graceful_shutdown=app.config.shutdown_seconds,
             )
         )
+        app.connections = lambda: len(self.server_state.connections)
+        address = app.metrics_address
+        self._figures = None if address is None else _Figures(app.observatory, address)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Say at once that it ends: `/ready` tells."""
+        self._app.stopping = True
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: Any = None) -> None:
         config = self._app.config
+        if self._figures is not None:
+            await self._figures.bind()
         try:
             await super().startup(sockets)
         except SystemExit:
@@ -107,13 +120,89 @@ class _Server(uvicorn.Server):
                 f"Cannot listen on {config.host} port {config.port}: it is taken or not this "
                 "machine's; name another --port or --host."
             ) from None
+        if self._figures is not None:
+            await self._figures.start()
         # Only once it listens: a key that a failed start made would never be seen.
         first_key = await self._app.make_first_key()
         port = self.servers[0].sockets[0].getsockname()[1]
-        click.echo(welcome(config, port, self._app.directory.registry.keys_required(), first_key))
+        click.echo(
+            welcome(
+                config,
+                port,
+                keyed=self._app.directory.registry.keys_required(),
+                first_key=first_key,
+                figures=None if self._figures is None else self._figures.url,
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End it; what tells how it does is the last that ends."""
+        await super().shutdown(sockets)
+        if self._figures is not None:
+            await self._figures.stop()
 
 
-def welcome(config: Config, port: int, keyed: bool, first_key: str | None) -> str:
+class _Figures:
+    """The listener of `--metrics HOST:PORT`, in the process and on the loop of the server."""
+
+    def __init__(self, app: Observatory, address: Address) -> None:
+        self._address = address
+        self._config = uvicorn.Config(
+            app,
+            http=protocol(app.refuse),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+        )
+        self._state = ServerState()
+        self._server: asyncio.Server
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
+        return f"http://{host}:{self._server.sockets[0].getsockname()[1]}"
+
+    async def bind(self) -> None:
+        """Take the address, or raise `Unusable`; nobody is served yet."""
+        config = self._config
+        config.load()
+
+        def connection() -> asyncio.BaseProtocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]
+                config=config, server_state=self._state, app_state={}
+            )
+
+        host, port = self._address
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                connection, host, port, start_serving=False
+            )
+        except OSError:
+            raise Unusable(
+                f"Cannot listen on {host} port {port} for --metrics: it is taken or not this "
+                "machine's; name another."
+            ) from None
+
+    async def start(self) -> None:
+        """Serve."""
+        await self._server.start_serving()
+
+    async def stop(self) -> None:
+        """Close it and whoever is connected."""
+        self._server.close()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+
+
+def welcome(
+    config: Config, port: int, *, keyed: bool, first_key: str | None, figures: str | None
+) -> str:
     """What a start prints: where data lies, the address, the mode, and how to point a client."""
     host = f"[{config.host}]" if ":" in config.host else config.host
     reachable = "localhost" if config.host in ("0.0.0.0", "::") else host
@@ -129,6 +218,7 @@ def welcome(config: Config, port: int, keyed: bool, first_key: str | None) -> st
         f"  data     {config.data_dir}",
         f"  address  http://{host}:{port}",
         f"  mode     {mode}",
+        *([f"  metrics  {figures}/metrics"] if figures is not None else []),
         "",
         "Point a client at it:",
         f"  export BOTWIRE_URL=http://{key + '@' if key else ''}{reachable}:{port}",

@@ -17,23 +17,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
-import aiosqlite
-
 from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
+from botwire_server.logs import request_id
+from botwire_server.metrics import Work
 from botwire_server.store import driver, opening
 from botwire_server.store.driver import Clock, Connection, Durability, error_name, sqlite3
 from botwire_server.store.migrations import Schema, sync_directory
+from botwire_server.store.worker import Worker
 
 log = logging.getLogger(__name__)
-
-# aiosqlite logs the function it runs, arguments and all: keys and values must not get there.
-logging.getLogger("aiosqlite").setLevel(logging.WARNING)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,32 +52,8 @@ def brief(unit: F) -> F:
     return unit
 
 
-class _Worker(aiosqlite.Connection):
-    """aiosqlite's connection thread, with a way in for functions that see the connection.
-
-    The version of aiosqlite is pinned: `_tx`, `_thread` and `_conn` are its private names, and
-    the tests of this module fail should they change.
-    """
-
-    def __init__(self, connector: Callable[[], Connection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
-        # A process that is told to die does not wait for a thread that waits for work.
-        self._thread.daemon = True
-
-    @property
-    def raw(self) -> Connection:
-        """The connection itself; only for who knows that the thread is idle."""
-        connection = self._conn
-        assert isinstance(connection, Connection)
-        return connection
-
-    def post(self, function: Callable[[], None]) -> None:
-        """Run `function` on the connection's thread. It must not raise."""
-        self._tx.put_nowait((None, function))
-
-
 class _Job(Generic[T]):
-    __slots__ = ("alone", "brief", "error", "future", "result", "unit", "writes")
+    __slots__ = ("alone", "asked_by", "brief", "error", "future", "result", "unit", "writes")
 
     def __init__(
         self,
@@ -94,6 +69,7 @@ class _Job(Generic[T]):
         self.writes = writes
         self.brief = brief
         self.alone = alone  # must not share a transaction
+        self.asked_by = request_id.get()
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -111,11 +87,17 @@ class Database:
     # Whether nobody else writes to such files, so that they may be read without a journal.
     freezes = False
 
-    def __init__(self, worker: _Worker, *, keep: bool, names: Path | None) -> None:
+    @staticmethod
+    def look(connection: Connection) -> Any:
+        """What is to be known of a file as soon as it is open; `Connection.seen` keeps it."""
+
+    def __init__(self, worker: Worker, *, keep: bool, names: Path | None) -> None:
         self._worker = worker
         # The directory whose fsync makes the journal's name last; None once that is done.
         self._names = names
         self._connection = worker.raw
+        self.work = Work()  # what it counts
+        self._committing: float | None = None  # how long the last commit took
         self._commit = "COMMIT" if keep else "ROLLBACK"
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Any]] = deque()
@@ -131,7 +113,7 @@ class Database:
         cls, path: Path | str, *, durability: Durability, clock: Clock, keep: bool = True
     ) -> Self:
         """Open an existing file and bring its schema up to date, or raise `Damaged`."""
-        worker = _Worker(partial(opening.connect, path, cls.schema, durability, clock, cls.freezes))
+        worker = Worker(partial(_connect, path, cls, durability, clock))
         try:
             await worker
         except sqlite3.Error as error:
@@ -145,6 +127,11 @@ class Database:
     def busy(self) -> bool:
         """Whether a unit of work waits or runs."""
         return not self._idle.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """How many units of work wait for those that run."""
+        return len(self._queue)
 
     @property
     def closing(self) -> bool:
@@ -293,7 +280,12 @@ class Database:
 
     def _deliver(self, batch: _Batch) -> None:
         self.settled()
+        if self._committing is not None:
+            self.work.committed(sum(job.writes for job in batch), self._committing)
+            self._committing = None
         for job in batch:
+            if isinstance(job.error, (sqlite3.Error, OSError)):
+                self.work.failures += 1
             if job.future.done():  # the request was cancelled; the unit ran whole all the same
                 continue
             if job.error is None:
@@ -301,7 +293,7 @@ class Database:
             elif isinstance(job.error, OSError):
                 job.future.set_exception(driver.disk_refusal(job.error))
             elif isinstance(job.error, sqlite3.Error):
-                job.future.set_exception(_explained(job.error))
+                job.future.set_exception(_explained(job.error, job.asked_by))
             else:
                 job.future.set_exception(job.error)
 
@@ -369,12 +361,15 @@ class Database:
         return True
 
     def _end(self, batch: _Batch) -> None:
+        began = time.perf_counter()
         try:
             self._connection.execute(self._commit)
             if self._names is not None:
                 # SQLite does so too when it has made a journal, but takes no notice of an error.
                 sync_directory(self._names)
                 self._names = None
+            # Counted on the loop: threads of many files would get in each other's way.
+            self._committing = time.perf_counter() - began
         except BaseException as error:
             # Where there was no room it is not there. After any other error nobody can know.
             if not (isinstance(error, sqlite3.Error) and driver.is_full(error)):
@@ -434,13 +429,25 @@ def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
         raise job.error
 
 
-def _explain(error: sqlite3.Error) -> Refusal:
-    log.error("SQLite: %s", error_name(error))
+def _connect(
+    path: Path | str, kind: type[Database], durability: Durability, clock: Clock
+) -> Connection:
+    connection = opening.connect(path, kind.schema, durability, clock, kind.freezes)
+    try:
+        connection.seen = kind.look(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _explain(error: sqlite3.Error, asked_by: str | None = None) -> Refusal:
+    log.error("SQLite: %s", error_name(error), extra={"request_id": asked_by})
     explained: Unavailable = driver.refusal(error)
     explained.__cause__ = error
     return explained
 
 
-def _explained(error: sqlite3.Error) -> Exception:
+def _explained(error: sqlite3.Error, asked_by: str) -> Exception:
     # A ProgrammingError is a mistake of ours, not the disk's.
-    return error if isinstance(error, sqlite3.ProgrammingError) else _explain(error)
+    return error if isinstance(error, sqlite3.ProgrammingError) else _explain(error, asked_by)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from botwire_server.errors import QuotaExceeded, Refusal, StorageFull, Unavailable, Unusable
+from botwire_server.metrics import StoreCounters
 from botwire_server.store import purges, replacing, swap
 from botwire_server.store.driver import (
     Clock,
@@ -89,6 +90,8 @@ class DataDirectory:
         self._lasting = lasting  # what is committed survives a power loss
         self.registry = registry
         self.ledger = Ledger(registry)
+        self.counters = StoreCounters()
+        registry.changes.work = self.counters.registry
         self._lock = lock
         self._changed: dict[str, tuple[NamespaceRow, Namespace]] = {}
         self._noting = asyncio.Lock()
@@ -132,6 +135,7 @@ class DataDirectory:
                 most_open=most_open,
                 noted=registry.noted_revision,
                 on_change=self._on_change,
+                counters=self.counters,
             )
             await self._recover()
             await self.ledger.load()
@@ -225,6 +229,7 @@ class DataDirectory:
                 f"This tenant's {limits.storage_bytes} bytes are full; delete something first.",
                 limit=limits.storage_bytes,
                 resets_at=None,
+                kind="storage",
             )
         used = held.vectors + self._promised[tenant.id]
         if vectors and limits.vectors and used + vectors > limits.vectors:
@@ -232,6 +237,7 @@ class DataDirectory:
                 f"This tenant's {limits.vectors} vectors are used; delete memories first.",
                 limit=limits.vectors,
                 resets_at=None,
+                kind="vectors",
             )
 
     @asynccontextmanager
@@ -337,6 +343,7 @@ class DataDirectory:
         await self.registry.change(purges.clear, purge_id)
         await self._erase()
         receipt = await self.registry.change(purges.finish, purge_id)
+        self.counters.purges += 1
         self._held.pop(receipt["tenant_id"], None)
         if receipt["scope"] == purges.TENANT:
             # Not empty if a draft is just being made there; the next start clears that.

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from botwire_server.errors import Damaged, StorageFull, Unavailable, Unusable
 
@@ -35,6 +35,10 @@ OLDEST = (3, 43, 0)
 SHARED_WAL = sqlite3.sqlite_version_info >= (3, 51, 3)
 
 BUSY_TIMEOUT_MS = 5_000
+# A connection may keep so much of its file in memory, and all of them together so much: beyond
+# that each goes on with the pages it has. A search over 10,000 memories reads about 10 MB.
+CACHE_KB = 16_384
+ALL_CACHES_BYTES = 96 * 1024 * 1024
 
 
 def _sqlite_vec() -> str:
@@ -52,7 +56,7 @@ class Connection(sqlite3.Connection):
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
     WAL until the next truncating checkpoint. `doubtful` is set while what was committed may not
     be on the disk, `frozen` where it was opened so. `namespace_id` is the registry's name of the
-    file.
+    file, `seen` what was looked at when it was opened.
     """
 
     clock: Clock = staticmethod(time.time)
@@ -60,6 +64,7 @@ class Connection(sqlite3.Connection):
     doubtful: bool = False
     frozen: bool = False
     namespace_id: str = ""
+    seen: Any = None
 
     @property
     def now(self) -> float:
@@ -118,6 +123,8 @@ def connect(
         # First: every later pragma may have to wait for another process.
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+        connection.execute(f"PRAGMA soft_heap_limit = {ALL_CACHES_BYTES}")
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")

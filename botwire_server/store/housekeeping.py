@@ -49,7 +49,7 @@ class Housekeeping:
             (SWEEP_EVERY, self.sweep),
             (ERASE_EVERY, self.erase),
         ):
-            self._tasks.append(asyncio.create_task(_repeat(seconds, work)))
+            self._tasks.append(asyncio.create_task(self._repeat(seconds, work)))
 
     async def stop(self) -> None:
         """Let no task start another round; what they were doing is finished or undone."""
@@ -81,14 +81,15 @@ class Housekeeping:
                 except Refusal as error:
                     log.warning("namespace %s was not checkpointed: %s", id, error.message)
 
-
-async def _repeat(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except Refusal as error:
-            log.error("housekeeping: %s", error.message)
-        except Exception as error:
-            # The next round must come whatever happened in this one.
-            log.error("housekeeping: %s", describe(error))
+    async def _repeat(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Refusal as error:
+                self._directory.counters.housekeeping_failures += 1
+                log.error("housekeeping: %s", error.message)
+            except Exception as error:
+                # The next round must come whatever happened in this one.
+                self._directory.counters.housekeeping_failures += 1
+                log.error("housekeeping: %s", describe(error))

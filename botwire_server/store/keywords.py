@@ -7,7 +7,7 @@ can be ranked as if they were one; where many do, FTS5's own sum of the best is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,13 +40,19 @@ class Evidence:
     frequencies: list[int] = field(default_factory=list)
     shares: dict[int, dict[int, float]] = field(default_factory=dict)
     sums: dict[int, float] = field(default_factory=dict)
+    _scored: tuple[list[float], dict[int, float]] | None = None
 
-    def scores(self, weights: list[float]) -> dict[int, float]:
+    def scores(self, weights: list[float]) -> Mapping[int, float]:
         """BM25 of every memory found, given the weights of the words."""
-        scores = dict(self.sums)
-        for memory, shares in self.shares.items():
-            scores[memory] = sum(weights[word] * share for word, share in shares.items())
-        return scores
+        if self._scored is None or self._scored[0] != weights:
+            scores = dict(self.sums)
+            for memory, shares in self.shares.items():
+                score = 0.0
+                for word, share in shares.items():
+                    score += weights[word] * share
+                scores[memory] = score
+            self._scored = weights, scores
+        return self._scored[1]
 
 
 def weights(evidence: Iterable[Evidence]) -> list[float]:

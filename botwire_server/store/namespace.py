@@ -77,8 +77,13 @@ class Namespace(Database):
     ) -> Self:
         """Open an existing namespace file, or raise `Damaged`."""
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
-        namespace.totals, namespace.outlook = await namespace.read(count)
+        namespace.totals, namespace.outlook = namespace._connection.seen
         return namespace
+
+    @staticmethod
+    def look(connection: Connection) -> tuple[Totals, Outlook]:
+        """See `count`."""
+        return count(connection)
 
     async def identify(self, id: str, *, revision: int) -> None:
         """Tell the units of work which namespace this is: ids of memories carry it.
@@ -212,6 +217,7 @@ def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T
             "and deleting go on, writing again after midnight UTC.",
             limit=limits.daily_writes,
             resets_at=midnight_after(now),
+            kind="writes",
         )
     if not limits.namespace_bytes:
         return unit()
@@ -224,6 +230,7 @@ def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T
             "something first.",
             limit=limits.namespace_bytes,
             resets_at=None,
+            kind="namespace_bytes",
         )
     return result
 

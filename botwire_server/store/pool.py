@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from botwire_server.errors import Closed, Damaged
+from botwire_server.metrics import StoreCounters
 from botwire_server.store.driver import Clock, Durability, disk_refusal
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
@@ -64,6 +65,7 @@ class Pool:
         most_open: int,
         noted: Callable[[NamespaceRow], int],
         on_change: Callable[[NamespaceRow, Namespace, Totals], None],
+        counters: StoreCounters,
     ) -> None:
         self._directory = directory
         self._durability = durability
@@ -71,6 +73,7 @@ class Pool:
         self._most_open = most_open
         self._noted = noted
         self._on_change = on_change
+        self._counters = counters
         # By their files: a namespace that was restored has another one, and its id goes on.
         self._open: OrderedDict[str, Namespace] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Namespace]] = {}
@@ -217,6 +220,8 @@ class Pool:
         except BaseException:
             await namespace.close()
             raise
+        namespace.work = self._counters.namespaces
+        self._counters.opened += 1
         return namespace
 
     def _make_room(self, *, keep: str = "") -> None:

@@ -96,7 +96,7 @@ def alone(found: Found, words: Mapping[int, float], mode: Mode) -> Mapping[int, 
     return own
 
 
-def _scaled(found: Sequence[Found], scores: list[dict[int, float]]) -> list[dict[int, float]]:
+def _scaled(found: Sequence[Found], scores: list[Mapping[int, float]]) -> list[dict[int, float]]:
     """BM25 divided by that of the best hit anywhere."""
     best = 0.0
     for one, some in zip(found, scores, strict=True):

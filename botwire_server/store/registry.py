@@ -2,7 +2,9 @@
 
 It is asked on every request, so that what another process changed holds at once: a revoked key is
 dead with the command that revoked it. Look-ups run on a connection of their own, where they are
-called (some microseconds, by index); changes run on a `Database` like everybody's.
+called (some microseconds, by index), and are remembered for as long as SQLite says that no other
+connection, of this process or another, has committed anything; changes run on a `Database` like
+everybody's.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import os
 import re
 import secrets
@@ -26,10 +29,15 @@ from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
 from botwire_server.store.namespace import Outlook, Totals
 
+log = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 DEFAULT_TENANT = "default"
+
+# Look-ups that are remembered.
+MOST_REMEMBERED = 8_192
 
 
 class TenantRow(NamedTuple):
@@ -80,6 +88,9 @@ class Registry:
 
     def __init__(self, lookups: Connection, changes: Database, clock: Clock) -> None:
         self._lookups = lookups
+        self._remembered: dict[tuple[Any, ...], Any] = {}
+        self._version = 0  # of what is remembered
+        self._current = False  # that was looked at in this round of the loop
         self._changes = changes
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -100,6 +111,11 @@ class Registry:
         await self._changes.close()
 
     @property
+    def changes(self) -> Database:
+        """What changes run on, for who counts."""
+        return self._changes
+
+    @property
     def now(self) -> float:
         """Unix seconds."""
         return self._clock()
@@ -111,17 +127,18 @@ class Registry:
         id = keys.public_id(text)
         if id is None:
             return None
-        row = self._one(
+        found = self._find(
+            _key_and_tenant,
             f"SELECT {_KEY_AND_TENANT} FROM keys k LEFT JOIN tenants t ON t.id = k.tenant_id"  # noqa: S608
             " WHERE k.id = ?",
             id,
         )
-        if row is None:
+        if found is None:
             return None
-        key = KeyRow(*row[:10])
+        key: KeyRow = found[0]
         if not hmac.compare_digest(key.hash, keys.digest(text)) or not key.works(self._clock()):
             return None
-        return key, None if key.tenant_id is None else TenantRow(*row[10:])
+        return found  # type: ignore[no-any-return]
 
     def keys_required(self) -> bool:
         """Whether a key was ever made here."""
@@ -129,12 +146,13 @@ class Registry:
 
     def open_tenant(self, name: str) -> tuple[bool, TenantRow | None]:
         """Whether keys are required, and a tenant by name: one look-up, on every open request."""
-        row = self._one(
+        found: tuple[bool, TenantRow | None] = self._find(
+            _keyed_and_tenant,
             """SELECT (SELECT 1 FROM facts WHERE name = 'keys_required'), t.id, t.name, t.tier
             FROM (SELECT 1) LEFT JOIN tenants t ON t.name = ? AND t.purging_at IS NULL""",
             name,
         )
-        return row[0] is not None, None if row[1] is None else TenantRow(*row[1:])
+        return found
 
     def tenant(self, name: str) -> TenantRow | None:
         """A tenant by name; one that is being purged is gone."""
@@ -150,12 +168,13 @@ class Registry:
 
     def namespace(self, tenant_id: str, name: str) -> NamespaceRow | None:
         """A namespace of this tenant by name."""
-        row = self._one(
+        found: NamespaceRow | None = self._find(
+            _namespace,
             "SELECT id, tenant_id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",
             tenant_id,
             name,
         )
-        return None if row is None else NamespaceRow(*row)
+        return found
 
     def namespace_by_id(self, tenant_id: str, id: str) -> NamespaceRow | None:
         """A namespace of this tenant by id; another tenant's is none."""
@@ -284,28 +303,70 @@ class Registry:
 
     async def erase(self) -> bool:
         """Cut the WAL, in which deleted rows still lie; False if somebody was reading."""
-        self._refresh()
         return await self._changes.checkpoint()
 
-    def _one(self, sql: str, *parameters: Any) -> Any:
-        if not self._lookups.in_transaction:
-            # The look-ups of one round of the loop share a snapshot, and so the system calls that
-            # begin and end it. A request that is read after this runs after `_refresh`.
-            self._lookups.execute("BEGIN")
-            self._loop.call_soon(self._refresh)
-        return self._lookups.execute(sql, parameters).fetchone()
+    def _find(self, make: Callable[[Any], Any], sql: str, *parameters: str) -> Any:
+        """What `make` makes of the row, None where there is none; as last time while that holds."""
+        if not self._current:
+            self._look()
+        asked = (make, parameters)
+        try:
+            return self._remembered[asked]
+        except KeyError:
+            row = self._one(sql, *parameters)
+        if len(self._remembered) >= MOST_REMEMBERED:
+            self._remembered.clear()
+        found = self._remembered[asked] = None if row is None else make(row)
+        return found
 
-    def _all(self, sql: str, *parameters: Any) -> Sequence[Any]:
-        return self._lookups.execute(sql, parameters).fetchall()
+    def _look(self) -> None:
+        """Forget what is remembered if anybody has committed since.
+
+        Once for a round of the loop: it costs as many system calls as a look-up. A request that
+        is read after this runs after `_refresh`.
+        """
+        [[version]] = self._all("PRAGMA data_version")
+        if version != self._version:
+            self._remembered.clear()
+            self._version = version
+        self._current = True
+        self._loop.call_soon(self._refresh)
 
     def _refresh(self) -> None:
-        # The connection may be closed by then.
-        with contextlib.suppress(driver.sqlite3.ProgrammingError):
-            if self._lookups.in_transaction:
-                self._lookups.execute("COMMIT")
+        self._current = False
+
+    def _one(self, sql: str, *parameters: Any) -> Any:
+        rows = self._all(sql, *parameters)
+        return rows[0] if rows else None
+
+    def _all(self, sql: str, *parameters: Any) -> Sequence[Any]:
+        try:
+            return self._lookups.execute(sql, parameters).fetchall()
+        except driver.sqlite3.ProgrammingError:  # a mistake of ours, not the disk's
+            raise
+        except driver.sqlite3.Error as error:
+            raise _failed(error) from error
 
 
 _KEY_AND_TENANT = ", ".join(f"k.{field}" for field in KeyRow._fields) + ", t.id, t.name, t.tier"
+
+
+def _failed(error: driver.sqlite3.Error) -> Unavailable:
+    log.error("a look-up in the registry: %s", getattr(error, "sqlite_errorname", "failed"))
+    return driver.refusal(error)
+
+
+def _namespace(row: Sequence[Any]) -> NamespaceRow:
+    return NamespaceRow(*row)
+
+
+def _key_and_tenant(row: Sequence[Any]) -> tuple[KeyRow, TenantRow | None]:
+    key = KeyRow(*row[:10])
+    return key, None if key.tenant_id is None else TenantRow(*row[10:])
+
+
+def _keyed_and_tenant(row: Sequence[Any]) -> tuple[bool, TenantRow | None]:
+    return row[0] is not None, None if row[1] is None else TenantRow(*row[1:])
 
 
 def new_id() -> str:
@@ -405,6 +466,7 @@ def _add_namespace(
                 f"This tenant has its {most} agents (namespaces); remove one first.",
                 limit=most,
                 resets_at=None,
+                kind="agents",
             )
     row = connection.execute(
         "SELECT id, tenant_id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",

@@ -82,10 +82,9 @@ def gather(connection: Connection, query: Query) -> Found:
     if query.mode != "vector" or surroundings is None:
         found.words = keywords.evidence(connection, query.terms, query.filter)
     if surroundings is not None:
-        found.cosines = surroundings.nearest(among)
+        by_words = _best_by_words(found)
         # What has no vector is as far away as can be, and still a hit by its words.
-        by_words = dict.fromkeys(_best_by_words(found) - found.cosines.keys(), 0.0)
-        found.cosines |= by_words | surroundings.cosines(by_words)
+        found.cosines = dict.fromkeys(by_words, 0.0) | surroundings.nearest(among, also=by_words)
     if query.context and _any_session(connection):
         hits = rank(
             [found], mode=query.mode, context=0.0, threshold=0.0, limit=3 * query.limit + LENDING

@@ -58,6 +58,7 @@ class Ledger:
                 "midnight UTC.",
                 limit=limit,
                 resets_at=midnight_after(now),
+                kind="calls",
             )
         self._today[call.tenant_id] += 1
         self._counter(call)[0] += 1

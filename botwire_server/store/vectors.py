@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from botwire_server.errors import Damaged
 from botwire_server.lazy import numpy as np
 from botwire_server.store.driver import Connection
 from botwire_server.store.migrations import vector_tables
@@ -148,58 +149,105 @@ def held(connection: Connection, memory_id: int) -> list[tuple[int, Vector]]:
 
 
 class Surroundings:
-    """How far all vectors are from one, by their signs."""
+    """How far all vectors are from one, by their signs.
+
+    A place is where a vector stands among them; they are in the order of their ids.
+    """
 
     def __init__(self, connection: Connection, query: Vector) -> None:
         self._connection = connection
         self._query = np.frombuffer(query, dtype=np.float32)
-        self._ids, self._far = _distances(connection, self._query)
+        ids, far = _distances(connection, self._query)
+        if (ids[1:] < ids[:-1]).any():  # slots of what was deleted were used again
+            order = np.argsort(ids, kind="stable")
+            ids, far = ids[order], far[order]
+        self._ids, self._far = ids, far
+        self._memories = ids >> CHUNK_BITS
+        # No memory has more than one vector.
+        self._short = not (ids & (1 << CHUNK_BITS) - 1).any()
 
-    def nearest(self, among: NDArray[np.int64] | None, *, limit: int = NEAREST) -> dict[int, float]:
-        """The cosines of the nearest memories, of those `among` if given."""
-        ids, far = self._ids, self._far
-        if among is not None:
-            inside = np.isin(ids >> CHUNK_BITS, among)
-            ids, far = ids[inside], far[inside]
-        count = COMPARED + len(ids) // COMPARED_PART
-        chosen = ids
-        while count < len(ids):
-            chosen = ids[far <= _radius(far, count)]
-            # A long memory must not keep the others out with its many chunks.
-            if len(np.unique(chosen >> CHUNK_BITS)) >= limit:
-                break
-            chosen = ids
-            count *= 2
-        return self._cosines(chosen, limit)
+    def nearest(
+        self,
+        among: NDArray[np.int64] | None,
+        *,
+        also: Collection[int] = (),
+        limit: int = NEAREST,
+    ) -> dict[int, float]:
+        """The cosines of the nearest memories, of those `among` if given, and of those in `also`.
+
+        Memories without a vector are left out.
+        """
+        if not len(self._ids):
+            return {}
+        chosen = self._near(None if among is None else np.isin(self._memories, among), limit)
+        wanted = np.zeros(len(self._ids), bool)
+        if also:
+            wanted[self._chunks(also)] = True
+        compared = np.flatnonzero(chosen | wanted)
+        memories, cosines, chosen, wanted = self._cosines(compared, chosen, wanted)
+        taken = np.flatnonzero(chosen)
+        if len(taken) > limit:
+            taken = taken[np.argsort(-cosines[taken], kind="stable")[:limit]]
+            wanted[taken] = True
+            taken = np.flatnonzero(wanted)
+        else:
+            taken = np.flatnonzero(chosen | wanted)
+        return dict(zip(memories[taken].tolist(), cosines[taken].tolist(), strict=True))
 
     def cosines(self, memories: Collection[int]) -> dict[int, float]:
         """The cosines of these memories; those without a vector are left out."""
         if not memories or not len(self._ids):
             return {}
-        inside = np.isin(self._ids >> CHUNK_BITS, np.fromiter(memories, np.int64, len(memories)))
-        ids, far = self._ids[inside], self._far[inside]
-        if len(ids) > len(memories):  # some have several chunks: the best of each
-            order = np.lexsort((far, ids >> CHUNK_BITS))
-            ids = ids[order]
-            starts = np.searchsorted(ids >> CHUNK_BITS, ids >> CHUNK_BITS)
-            ids = ids[np.arange(len(ids)) - starts < CHUNKS_COMPARED]
-        return self._cosines(ids, len(memories))
+        found, cosines = self._cosines(np.sort(self._chunks(memories)))
+        return dict(zip(found.tolist(), cosines.tolist(), strict=True))
 
-    def _cosines(self, ids: NDArray[np.int64], limit: int) -> dict[int, float]:
-        """The cosines of the memories of these vectors, the best `limit` of them."""
-        found, vectors = self._connection.execute(
-            """SELECT json_group_array(id), CAST(group_concat(embedding, '') AS BLOB)
-            FROM vectors WHERE id IN (SELECT value FROM json_each(?))""",
+    def _near(self, inside: NDArray[np.bool_] | None, limit: int) -> NDArray[np.bool_]:
+        """Which vectors are near enough to be compared, of those `inside` if given."""
+        far = self._far if inside is None else self._far[inside]
+        count = COMPARED + len(far) // COMPARED_PART
+        while count < len(far):
+            chosen = self._far <= _radius(far, count)
+            if inside is not None:
+                chosen &= inside
+            # A long memory must not keep the others out with its many chunks.
+            if self._short or len(np.unique(self._memories[chosen])) >= limit:
+                return chosen
+            count *= 2
+        return np.ones(len(self._ids), bool) if inside is None else inside
+
+    def _chunks(self, memories: Collection[int]) -> NDArray[np.intp]:
+        """The places of the vectors of these memories: of each those likely to be its nearest."""
+        wanted = np.fromiter(memories, np.int64, len(memories))
+        places = np.flatnonzero(np.isin(self._memories, wanted))
+        if self._short or len(places) <= len(wanted):
+            return places
+        of = self._memories[places]
+        order = np.lexsort((self._far[places], of))  # memory by memory, the best of each first
+        starts = np.searchsorted(of, of)
+        return places[order][np.arange(len(places)) - starts < CHUNKS_COMPARED]
+
+    def _cosines(self, places: NDArray[np.intp], *marks: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        """The memories that have vectors at these places, with their cosines.
+
+        `marks` are for every place; a memory is marked where one of its vectors is.
+        """
+        ids = self._ids[places]
+        count, vectors = self._connection.execute(
+            """SELECT count(*), CAST(group_concat(embedding, '') AS BLOB)
+            FROM (SELECT embedding FROM vectors WHERE id IN (SELECT value FROM json_each(?))
+                ORDER BY id)""",
             (orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY).decode(),),
         ).fetchone()
-        if not vectors:
-            return {}
-        cosines = np.frombuffer(vectors, np.float32).reshape(-1, len(self._query)) @ self._query
-        order = np.argsort(-cosines, kind="stable")
-        memories = np.array(orjson.loads(found), np.int64)[order] >> CHUNK_BITS
-        _, first = np.unique(memories, return_index=True)
-        best = np.sort(first)[:limit]
-        return dict(zip(memories[best].tolist(), cosines[order][best].tolist(), strict=True))
+        if count != len(places):
+            raise Damaged("The vectors of this namespace and their signs do not agree.")
+        matrix = np.frombuffer(vectors or b"", np.float32).reshape(count, len(self._query))
+        cosines = matrix @ self._query
+        columns = [self._memories[places], cosines, *(mark[places] for mark in marks)]
+        if self._short or not count:
+            return columns
+        memories = columns[0]
+        starts = np.flatnonzero(np.concatenate(([True], memories[1:] != memories[:-1])))
+        return [memories[starts], *(np.maximum.reduceat(one, starts) for one in columns[1:])]
 
 
 def _distances(

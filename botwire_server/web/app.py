@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -21,9 +22,19 @@ from starlette.types import Message, Receive, Scope, Send
 
 from botwire_server import __version__, tiers
 from botwire_server.config import Config
-from botwire_server.embedding import NONE, embedder
-from botwire_server.errors import Internal, Invalid, NotFound, Refusal, Unusable
+from botwire_server.embedding import NONE, Measured, embedder
+from botwire_server.errors import (
+    Internal,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+    Refusal,
+    Unavailable,
+    Unusable,
+)
 from botwire_server.logs import describe
+from botwire_server.logs import request_id as current_request
+from botwire_server.metrics import Requests
 from botwire_server.store import chores, reembedding
 from botwire_server.store.accepting import accept
 from botwire_server.store.compacting import compact
@@ -32,17 +43,23 @@ from botwire_server.store.driver import Clock
 from botwire_server.store.housekeeping import Housekeeping
 from botwire_server.store.operator import Operator
 from botwire_server.store.pool import capacity
+from botwire_server.store.readiness import Prober, Readiness
 from botwire_server.store.registry import DEFAULT_TENANT
 from botwire_server.summarizer import summarizer
-from botwire_server.web import admin, botwire, docs, mnemora
+from botwire_server.web import admin, botwire, docs, metrics, mnemora, ready
 from botwire_server.web.auth import Door
 from botwire_server.web.dialect import Dialect
+from botwire_server.web.observatory import Observatory, listens_at
 from botwire_server.web.request_log import RequestLog
 
 log = logging.getLogger(__name__)
 
 # What nginx writes for a client that went away; nobody reads this answer.
 CLIENT_GONE = 499
+QUOTA = 429
+# What a client or a proxy may call its request in our answers and log lines: nothing that a line
+# of a log could be forged with, and nothing as long as an API key.
+_REQUEST_ID = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 # A command may hold the data directory for a moment while a server starts.
 LOCK_SECONDS = 2.0
 
@@ -60,9 +77,32 @@ class App:
     def __init__(self, config: Config, *, clock: Clock, request_log: RequestLog | None) -> None:
         self.config = config
         self._summarizer = summarizer(config.summarizer, config.summarizer_key)
-        self._embedder = embedder(config.embedder, config.embedder_key)
+        self._embedder = Measured(embedder(config.embedder, config.embedder_key))
+        self.requests = Requests(tenants=config.metrics_tenants)
+        # How many connections there are, where the server tells.
+        self.connections: Callable[[], int] = int
+        self.stopping = False
+        operators = admin.dialect(self._operator)
+        self._metrics = metrics.dialect(
+            self._sources,
+            tenants=config.metrics_tenants,
+            refuse=operators.refuse,
+            refusal=operators.refusal,
+        )
+        shown_here = config.metrics == "on"
+        # Where the figures have an address of their own, what answers there.
+        self.metrics_address = listens_at(config.metrics)
+        self.observatory = Observatory(
+            page=metrics.Page(self._sources, tenants=config.metrics_tenants),
+            health=self._health,
+            state=self._state,
+            new_id=self._new_id,
+            local=self.metrics_address is not None and self.metrics_address.local,
+        )
         apis = [
-            admin.dialect(self._operator),
+            operators,
+            ready.dialect(self._state),
+            *([self._metrics] if shown_here else []),
             mnemora.dialect(
                 checkpoint_ids=config.checkpoint_rule == "id", summarizer=self._summarizer
             ),
@@ -79,6 +119,7 @@ class App:
         self._request_log = request_log
         self.directory: DataDirectory
         self._door: Door
+        self._prober: Prober
         # Why it could not start.
         self.failure: Unusable | None = None
         self._public = frozenset[str]().union(*(dialect.public for dialect in self.dialects))
@@ -90,6 +131,7 @@ class App:
         )
         boot = secrets.token_hex(4)
         self._request_ids = (f"{boot}{number:08x}" for number in itertools.count(1))
+        self._by_tenant = config.metrics_tenants
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the lifespan."""
@@ -98,10 +140,37 @@ class App:
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
 
-    def refuse(self, path: str, error: Refusal, request_id: str = "") -> Response:
-        """The answer for a refusal, in the dialect of the path."""
+    def refuse(
+        self, path: str, error: Refusal, status: int, scope: MutableMapping[str, Any] | None = None
+    ) -> Response:
+        """The answer for a request that was refused on its way in, in the dialect of the path.
+
+        `scope` is its request's, where its head had come: then the request is counted when it
+        ends. Otherwise it is counted here.
+        """
+        request_id = "" if scope is None else scope.get("request_id", "")
+        if not request_id:
+            request_id = self._new_id()
+        if scope is None:
+            self._note("-", "-", status, 0.0, request_id)
+        else:
+            scope["request_id"] = request_id
+            scope["rejected"] = status
+        response = self._refusal(path, error, request_id)
+        response.raw_headers.append((b"x-request-id", request_id.encode()))
+        return response
+
+    def _refusal(self, path: str, error: Refusal, request_id: str) -> Response:
         path = "/" + path.lstrip("/")
         return self._dialect(path).refuse(error, request_id)
+
+    def _new_id(self) -> str:
+        return next(self._request_ids)
+
+    def _note(self, method: str, route: str, status: int, seconds: float, id: str) -> None:
+        self.requests.add(method, route, status, seconds)
+        if self._request_log is not None:
+            self._request_log.add(method, route, status, seconds, id)
 
     def _dialect(self, path: str) -> Dialect:
         for dialect in self.dialects:
@@ -126,14 +195,44 @@ class App:
         Namespaces that wait for `reembed` are searched by keywords until it is through. How many
         they are is nobody's business.
         """
-        model = self._embedder.name
-        waiting = model != NONE and self.directory.registry.any_waiting(model)
         return {
             "status": "ok",
             "version": __version__,
-            "embedder": model,
-            "reembed_needed": waiting,
+            "embedder": self._embedder.name,
+            "reembed_needed": self._waiting(),
         }
+
+    async def _state(self) -> ready.State:
+        """What `/ready` says."""
+        if self.stopping:
+            found = Readiness(registry=True, disk=True)
+        else:
+            found = await self._prober.look()
+        embedder = "failing" if self._embedder.counters.failing else "ok"
+        return ready.State(
+            stopping=self.stopping,
+            registry=found.registry,
+            disk=found.disk,
+            embedder=NONE if self._embedder.name == NONE else embedder,
+            reembed_needed=found.registry and not self.stopping and self._waiting(),
+        )
+
+    def _waiting(self) -> bool:
+        model = self._embedder.name
+        try:
+            return model != NONE and self.directory.registry.any_waiting(model)
+        except Unavailable:  # that is for /ready to tell
+            return False
+
+    def _sources(self) -> metrics.Sources:
+        """What `/metrics` tells of."""
+        return metrics.Sources(
+            requests=self.requests,
+            directory=self.directory,
+            embedder=self._embedder.counters,
+            embedder_name=self._embedder.name,
+            connections=self.connections(),
+        )
 
     async def _admit(self, scope: Scope, header: Mapping[bytes, bytes]) -> None:
         """Let in who may come in, before any route is looked at: `tenant` or `operator`."""
@@ -143,13 +242,22 @@ class App:
             self._door.admit_anybody(scope["headers"], header)
             scope["health"] = self._health
         elif dialect.operator:
-            scope["operator"] = self._door.admit_operator(scope["headers"], header)
+            if dialect is self._metrics:
+                self._door.admit_scraper(scope["headers"], header)
+            else:
+                scope["operator"] = self._door.admit_operator(scope["headers"], header)
         else:
             scope["tenant"] = await self._door.admit(scope["headers"], header)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request_id = next(self._request_ids)
+        header = dict(scope["headers"])
+        sent_id = header.get(b"x-request-id")
+        if sent_id is not None and _REQUEST_ID.fullmatch(sent_id):
+            request_id = sent_id.decode()
+        else:
+            request_id = next(self._request_ids)
+        current_request.set(request_id)
         status = 0
 
         async def answer(message: Message) -> None:
@@ -166,29 +274,40 @@ class App:
                 scope["request_id"] = request_id
                 scope["started"] = started
                 scope["embedder"] = self._embedder
-                scope["header"] = header = dict(scope["headers"])
+                scope["header"] = header
                 await self._admit(scope, header)
                 await self._router(scope, receive, answer)
             except Refusal as error:
-                await self.refuse(scope["path"], error, request_id)(scope, receive, answer)
+                scope["refused"] = error
+                await self._refusal(scope["path"], error, request_id)(scope, receive, answer)
             except ClientDisconnect:
                 status = CLIENT_GONE
             except Exception as error:
-                log.error("request %s: %s", request_id, describe(error))
+                log.error("unexpected: %s", describe(error))
                 if status:  # the answer was under way: cut it short, it must not look whole
                     raise
                 failure = Internal(request_id)
-                await self.refuse(scope["path"], failure, request_id)(scope, receive, answer)
+                await self._refusal(scope["path"], failure, request_id)(scope, receive, answer)
         finally:
-            if self._request_log is not None:
-                route = scope.get("route")
-                self._request_log.add(
-                    scope["method"],
-                    "-" if route is None else route.path,
-                    status,
-                    time.perf_counter() - started,
-                    request_id,
-                )
+            route = scope.get("route")
+            self._note(
+                scope["method"],
+                "-" if route is None else route.path,
+                # What the protocol has answered meanwhile; and a handler that was cancelled.
+                scope.get("rejected", status) or CLIENT_GONE,
+                time.perf_counter() - started,
+                request_id,
+            )
+            if status == QUOTA or self._by_tenant:
+                self._note_more(scope, status)
+
+    def _note_more(self, scope: Scope, status: int) -> None:
+        refused = scope.get("refused")
+        if isinstance(refused, QuotaExceeded):
+            self.requests.refused[refused.kind] += 1
+        tenant = scope.get("tenant")
+        if self._by_tenant and tenant is not None:
+            self.requests.add_for_tenant(tenant.call.tenant_id, status)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -215,6 +334,7 @@ class App:
         try:
             self._door = Door(directory, config)
             self.directory = directory
+            self._prober = Prober(directory)
             housekeeping = Housekeeping(
                 directory,
                 self._clock,
@@ -228,7 +348,9 @@ class App:
             try:
                 yield
             finally:
+                self.stopping = True
                 await housekeeping.stop()
+                await self._prober.stop()
         finally:
             await directory.close()
             await self._summarizer.close()

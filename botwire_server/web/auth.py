@@ -19,7 +19,7 @@ from botwire_server.errors import Forbidden, ForeignOrigin, Misdirected, Unautho
 from botwire_server.store import keys
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.namespace import Limits
-from botwire_server.store.registry import DEFAULT_TENANT, TenantRow
+from botwire_server.store.registry import DEFAULT_TENANT, MOST_REMEMBERED, KeyRow, TenantRow
 from botwire_server.store.tenant import Tenant
 from botwire_server.store.usage import NO_KEY, Call
 
@@ -42,6 +42,8 @@ class Door:
         self._always_keyed = config.always_keyed
         self.tiers = tiers.load(config.tiers or config.data_dir / tiers.FILE)
         self._limits = {name: _limits(tier, config) for name, tier in self.tiers.items()}
+        # What a key gives, with the row that says so: another row is asked anew.
+        self._given: dict[str, tuple[KeyRow, keys.Grant, Call]] = {}
 
     async def admit(self, headers: RawHeaders, header: Headers) -> Tenant:
         """The tenant that is asking; the call is counted and within its tier."""
@@ -51,8 +53,10 @@ class Door:
             key, row = found
             if row is None:
                 raise Forbidden("An operator's key cannot reach tenants' data; use a tenant's key.")
-            grant = keys.grant(key.scopes, key.pattern)
-            call = Call(row.id, key.id)
+            given = self._given.get(key.id)
+            if given is None or given[0] is not key:
+                given = self._give(key, row)
+            _, grant, call = given
         else:
             name = DEFAULT_TENANT if credential is None else sandbox(credential)
             keyed, row = self._registry.open_tenant(name)
@@ -78,10 +82,28 @@ class Door:
             raise Forbidden("A tenant's key cannot operate the server; use an operator's key.")
         return key.id
 
+    def admit_scraper(self, headers: RawHeaders, header: Headers) -> None:
+        """For figures of the whole server: an operator's key, where keys are required."""
+        if self._always_keyed or self._registry.keys_required():
+            self.admit_operator(headers, header)
+        else:
+            protect(headers, header, local=self._local)
+
     def admit_anybody(self, headers: RawHeaders, header: Headers) -> None:
         """For what needs no key; an open server still refuses foreign pages."""
-        if not self._always_keyed and not self._registry.keys_required():
+        try:
+            open_ = not self._always_keyed and not self._registry.keys_required()
+        except Unavailable:  # whoever asks must hear that this is so
+            open_ = True
+        if open_:
             protect(headers, header, local=self._local)
+
+    def _give(self, key: KeyRow, row: TenantRow) -> tuple[KeyRow, keys.Grant, Call]:
+        if len(self._given) >= MOST_REMEMBERED:
+            self._given.clear()
+        given = key, keys.grant(key.scopes, key.pattern), Call(row.id, key.id)
+        self._given[key.id] = given
+        return given
 
     def _tier(self, row: TenantRow) -> tuple[tiers.Tier, Limits]:
         try:
@@ -107,7 +129,9 @@ def presented(headers: RawHeaders, header: Headers) -> str | None:
     """
     authorization = header.get(b"authorization")
     api_key = header.get(b"x-api-key")
-    if _repeated(headers, header, b"authorization") or _repeated(headers, header, b"x-api-key"):
+    if len(header) != len(headers) and (
+        _repeated(headers, header, b"authorization") or _repeated(headers, header, b"x-api-key")
+    ):
         raise Unauthorized(_TWO_KEYS)
     if authorization is None:
         return None if api_key is None else _text(api_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +16,14 @@ from starlette.responses import Response
 from botwire_server.errors import Invalid, InvalidJson, TooLarge, WrongMediaType
 
 DEEPEST = 64
+MANY_CONTAINERS = 10_000
+
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+# Levels that are taken off at the bottom of a nest at once, before its brackets are counted.
+_PRUNED = 4
+_BRACKETS = re.compile(rb"\[+|\]+")
+_OPENING = ord("[")
+_NO_OUTLINE = bytes(set(range(256)) - set(b'[]{}"'))
 
 _NO_HEADERS: Mapping[str, str] = {}
 _DIGIT = re.compile(rb"[0-9]")
@@ -35,8 +44,9 @@ class Json(Response):
         self.raw_headers = [
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", b"application/json"),
-            *((name.lower().encode(), value.encode()) for name, value in headers.items()),
         ]
+        for name, value in headers.items():
+            self.raw_headers.append((name.lower().encode(), value.encode()))
 
 
 def header(request: Request, name: bytes) -> str | None:
@@ -70,11 +80,15 @@ async def read_body(request: Request) -> bytes:
         raise _too_large(most)
     message = await request.receive()
     body: bytes = message.get("body", b"")
-    while message["type"] == "http.request" and message.get("more_body", False):
-        if len(body) > most:
-            raise _too_large(most)
-        message = await request.receive()
-        body += message.get("body", b"")
+    if message.get("more_body", False):
+        parts, size = [body], len(body)
+        while message["type"] == "http.request" and message.get("more_body", False):
+            if size > most:
+                raise _too_large(most)
+            message = await request.receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+        body = b"".join(parts)
     if message["type"] != "http.request":
         raise ClientDisconnect
     if len(body) > most:
@@ -84,6 +98,12 @@ async def read_body(request: Request) -> bytes:
 
 def parse_json(body: bytes) -> Any:
     """Decode JSON that can be encoded again without loss; see `read_json`."""
+    containers = body.count(b"[") + body.count(b"{")
+    # Of many new lists the garbage collector thinks that it must look for garbage among them,
+    # again and again: that takes longer than the parsing.
+    pausing = containers > MANY_CONTAINERS and gc.isenabled()
+    if pausing:
+        gc.disable()
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -91,8 +111,11 @@ def parse_json(body: bytes) -> Any:
             f"The body is no valid JSON (line {error.lineno}, column {error.colno}).",
             where=("body",),
         ) from None
-    if body.count(b"[") + body.count(b"{") > DEEPEST:
-        _refuse_deep(value)
+    finally:
+        if pausing:
+            gc.enable()
+    if containers > DEEPEST:
+        _refuse_deep(body)
     # orjson reads 2^64 as a float. Only a body with so many digits in a row can hold such, and
     # they cover one of every nineteenth byte: looking there first is ten times as fast.
     if _DIGIT.search(body[18::19]) and _LONG_DIGITS.search(body):
@@ -115,19 +138,26 @@ def _refuse_big_integers(body: bytes) -> None:
     json.loads(body, parse_int=parse_int)
 
 
-def _refuse_deep(value: Any) -> None:
-    level = [value]
-    for _ in range(DEEPEST + 1):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner.extend(v for v in item.values() if isinstance(v, dict | list))
-            elif isinstance(item, list):
-                inner.extend(v for v in item if isinstance(v, dict | list))
-        if not inner:
-            return
-        level = inner
-    raise Invalid(f"The body is nested deeper than {DEEPEST} levels; flatten it.", where=("body",))
+def _refuse_deep(body: bytes) -> None:
+    """Look at the brackets of valid JSON: ten times as fast as going through what it holds.
+
+    Everybody waits meanwhile, and a megabyte has room for half a million lists.
+    """
+    if b"\\" in body:  # what is escaped ends no string
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Two quotes in a row have nothing between them, whether they open or close.
+    outline = body.translate(_AS_SQUARE, _NO_OUTLINE).replace(b'""', b"")
+    if b'"' in outline:
+        outline = b"".join(outline.split(b'"')[::2])
+    for _ in range(_PRUNED):
+        outline = outline.replace(b"[]", b"")  # the empty ones, and so one level
+    depth = _PRUNED
+    for run in _BRACKETS.findall(outline):
+        depth += len(run) if run[0] == _OPENING else -len(run)
+        if depth > DEEPEST + 1:
+            raise Invalid(
+                f"The body is nested deeper than {DEEPEST} levels; flatten it.", where=("body",)
+            )
 
 
 def query(request: Request, *known: str, strict: bool) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from botwire_server.errors import (
@@ -78,6 +78,13 @@ class Resource(Route):
         super().__init__(path, app)
         self.app = app  # as it is: refusals are answered further out, in the dialect
         self.methods = None
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """As in `Route`, for paths that are not mounted and parameters that stay text."""
+        found = self.path_regex.match(scope["path"])
+        if found is None:
+            return Match.NONE, {}
+        return Match.FULL, {"path_params": found.groupdict()}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from botwire_server.errors import (
     NotFound,
     QuotaExceeded,
     Refusal,
+    StorageFull,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -33,10 +34,11 @@ INTRODUCTION = """\
 Memory for AI agents, over two published wire contracts and an operator API.
 
 The tenant comes from the API key and from nothing else. While no key was ever made, none is needed
-on this machine. A path's names are percent-encoded; a slash in a key or an agent's id may also
-stand as it is. HEAD is answered wherever GET is. Fields that are not listed here are ignored in a
-body and refused in the query of a request that changes something. Whatever a header or a body is
-too long for, or comes too slowly, is answered 431, 413 or 408 before it is looked at."""
+on this machine. The operator API and /metrics take operators' keys only. A path's names are
+percent-encoded; a slash in a key or an agent's id may also stand as it is. HEAD is answered
+wherever GET is. Fields that are not listed here are ignored in a body and refused in the query of
+a request that changes something. What is too long, or comes too slowly, is answered 431, 413 or
+408 before it is looked at."""
 
 SCHEMES: Schema = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The API key: the usual way."},
@@ -81,6 +83,7 @@ REFUSALS: Mapping[type[Refusal], tuple[str, Mapping[str, Schema]]] = {
     ),
     Internal: ("A fault of the server; its log says more under the request id.", {}),
     Unavailable: ("It may work later.", {}),
+    StorageFull: ("The server's disk is full; nothing was stored.", {}),
 }
 # The headers above that are not always there.
 _SOMETIMES = ("X-RateLimit-Reset", "Retry-After")
@@ -197,7 +200,7 @@ def _refusals(operation: Operation, *, public: bool) -> Iterable[type[Refusal]]:
         yield from (TooLarge, WrongMediaType)
     if not public:
         yield from (Unauthorized, QuotaExceeded)
-    yield from (Forbidden, Misdirected, Internal, Unavailable)
+    yield from (Forbidden, Misdirected, Internal, Unavailable, StorageFull)
 
 
 def _parameter(field: Field[Any]) -> dict[str, Any]:

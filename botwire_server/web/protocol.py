@@ -7,7 +7,7 @@ left alone. The version of uvicorn is pinned, and the tests of this module drive
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from starlette.responses import Response
@@ -18,10 +18,13 @@ from botwire_server.errors import Invalid, Refusal
 LARGEST_HEAD = 65_536
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
-# Once the server shuts down, a request that is still coming may pause for so long.
+# Once the server shuts down, a client is waited for while in every such span it sends or takes
+# so many bytes: less than that is one that stalls.
 SHUTDOWN_SECONDS = 1.0
+SHUTDOWN_BYTES = 1_024
 
-Refuse = Callable[[str, Refusal], Response]
+# Of a path: what to answer where the request, whose scope it is, never reaches the app.
+Refuse = Callable[[str, Refusal, int, MutableMapping[str, Any] | None], Response]
 
 
 class HeadTooLarge(Invalid):
@@ -33,7 +36,7 @@ class TooSlow(Invalid):
 
 
 def protocol(refuse: Refuse) -> type[HttpToolsProtocol]:
-    """The protocol class, answering with `refuse(path, error)` what never reaches the app."""
+    """The protocol class; `refuse` makes the answers for what never reaches the app."""
 
     class Protocol(_Protocol):
         pass
@@ -79,8 +82,8 @@ class _Protocol(HttpToolsProtocol):
     refuse: Refuse
     _cork: _Cork
     url = b""
-    _chunks = 0
     _chunk_bytes = 0
+    _received = 0
     _chunk_begins = True  # a message, with its first byte
     _head_bytes = 0
     # Of the message that is arriving, or arrived last.
@@ -88,6 +91,7 @@ class _Protocol(HttpToolsProtocol):
     _message_complete = True
     _messages = 0
     _rejected = False
+    _gone = False
     _deadline: asyncio.TimerHandle | None = None
     _awaited: tuple[int, bool] | None = None  # what the deadline is for
 
@@ -97,14 +101,15 @@ class _Protocol(HttpToolsProtocol):
         self._expect(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
         self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._rejected:
             return
-        self._chunks += 1
         self._chunk_bytes = len(data)
+        self._received += len(data)
         self._chunk_begins = self._message_complete
         if not self._head_complete:
             self._head_bytes += len(data)
@@ -159,15 +164,20 @@ class _Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        self._abandon_once_stalled(since=-1)
+        self._watch_the_end()
 
-    def _abandon_once_stalled(self, since: int) -> None:
-        if self._message_complete or self.transport.is_closing():
+    def _watch_the_end(self, received: int | None = None, unsent: int = 0) -> None:
+        """Abandon a client that holds up the end of the server: called once in a span."""
+        if self._gone:
             return
-        if self._chunks == since:
-            self._abandon()
-        else:
-            self.loop.call_later(SHUTDOWN_SECONDS, self._abandon_once_stalled, self._chunks)
+        now_unsent = self.transport.get_write_buffer_size()
+        if received is not None:
+            sends = self._message_complete or self._received - received >= SHUTDOWN_BYTES
+            takes = not unsent or now_unsent == 0 or abs(unsent - now_unsent) >= SHUTDOWN_BYTES
+            if not (sends and takes):
+                self._abandon()
+                return
+        self.loop.call_later(SHUTDOWN_SECONDS, self._watch_the_end, self._received, now_unsent)
 
     def pause_writing(self) -> None:
         # The other side does not read its answer: that too has an end.
@@ -202,7 +212,8 @@ class _Protocol(HttpToolsProtocol):
         self._abandon()
 
     def _abandon(self) -> None:
-        if not self.transport.is_closing():
+        # Also one that is closing: with bytes left that nobody takes it would do so for good.
+        if not self._gone:
             self.transport.abort()
 
     @property
@@ -226,7 +237,9 @@ class _Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
             return
         if not (self._head_complete and self.cycle is not None and self.cycle.response_started):
-            response = type(self).refuse(self.url.decode("latin-1"), error)
+            arrived = self._head_complete and not self._message_complete
+            scope: Any = self.scope if arrived else None
+            response = type(self).refuse(self.url.decode("latin-1"), error, status, scope)
             content: list[Any] = [STATUS_LINE[status]]
             for name, value in response.raw_headers:
                 content += [name, b": ", value, b"\r\n"]

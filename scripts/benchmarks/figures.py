@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import CHECKOUT
+
 
 @dataclass(frozen=True)
 class Setup:
-    """How to measure: where files may lie, how many rounds, how long each turn takes."""
+    """How to measure: where files may lie, how many rounds, how long each turn takes.
+
+    `package` is the directory that holds the `botwire_server` to measure, where a section takes it.
+    """
 
     scratch: Path
     rounds: int
     seconds: int
+    package: Path = CHECKOUT
 
     def say(self, what: str) -> None:
         """Tell whoever is waiting what goes on."""
@@ -52,6 +59,8 @@ class Figure:
     @property
     def shown(self) -> str:
         """The number with its unit, in as many digits as mean something."""
+        if math.isnan(self.value):
+            return "–"
         digits = 0 if self.value >= 100 or self.value == int(self.value) else 1
         if self.unit == "s":
             digits = 2
@@ -64,7 +73,8 @@ class Figure:
 
     def json(self) -> dict[str, Any]:
         """All of it, for machines."""
-        return asdict(self) | {"passes": self.passes}
+        value = None if math.isnan(self.value) else self.value
+        return asdict(self) | {"value": value, "passes": self.passes}
 
 
 def table(figures: Sequence[Figure]) -> str:

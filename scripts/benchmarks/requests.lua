@@ -1,5 +1,5 @@
 -- wrk's side of scripts/benchmarks/wrk.py. Arguments: method, namespaces, keys, bytes of a value,
--- and an API key where one is needed;
+-- an API key where one is needed, and a file for POST, which has a path and a body a line;
 -- the method BARE asks for "/" only, STATES stores states and STATE reads them. Requests are made ahead, so that all cost wrk the same.
 
 local requests = {}
@@ -11,7 +11,7 @@ function init(args)
         requests[1] = wrk.format("GET", "/")
         return
     end
-    if args[5] then
+    if args[5] and args[5] ~= "" then
         wrk.headers["Authorization"] = "Bearer " .. args[5]
     end
     local body
@@ -29,6 +29,14 @@ function init(args)
                     '{"agent_id":"ns0","session_id":"s%d","data":{"v":"%s"}}',
                     n, string.rep("v", tonumber(bytes))))
             end
+        end
+        return
+    end
+    if method == "POST" then
+        wrk.headers["Content-Type"] = "application/json"
+        for line in io.lines(args[6]) do
+            local path, given = line:match("^(%S+) (.*)$")
+            requests[#requests + 1] = wrk.format(method, path, nil, given)
         end
         return
     end

@@ -12,6 +12,7 @@ import re
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
@@ -49,11 +50,8 @@ def measure(setup: Setup, *, largest: int = 100_000) -> Iterator[Figure]:
                 continue
             setup.say(f"{size:,} memories")
             agent = f"agent-{size}"
-            made = _texts(sentences, chance, size)
-            for start in range(0, size, BATCH):
-                some = made[start : start + BATCH]
-                _post(client, f"{ROUTE}/batch", {"items": [_memory(agent, text) for text in some]})
-            queries = [_query(made, chance) for _ in range(searches)]
+            made = fill(client, agent, size, chance)
+            queries = [question(made, chance) for _ in range(searches)]
             for mode, bound in (("hybrid", most), ("vector", None), ("keyword", None)):
                 bodies = [{"agent_id": agent, "query": query, "mode": mode} for query in queries]
                 name = f"{mode} search, {size:,} memories"
@@ -62,6 +60,15 @@ def measure(setup: Setup, *, largest: int = 100_000) -> Iterator[Figure]:
             yield Figure(f"recall of the 10 nearest, {size:,}", share, "%", least=99)
         client.close()
     yield from _many_agents(setup, sentences, chance)
+
+
+def fill(client: HTTPConnection, agent: str, size: int, chance: random.Random) -> list[str]:
+    """Store so many memories; their texts."""
+    made = _texts(_sentences(), chance, size)
+    for start in range(0, size, BATCH):
+        some = made[start : start + BATCH]
+        _post(client, f"{ROUTE}/batch", {"items": [_memory(agent, text) for text in some]})
+    return made
 
 
 def _many_agents(setup: Setup, sentences: Sequence[str], chance: random.Random) -> Iterator[Figure]:
@@ -75,7 +82,9 @@ def _many_agents(setup: Setup, sentences: Sequence[str], chance: random.Random) 
             for text in texts[number * 20 : number * 20 + 20]:
                 _post(client, ROUTE, _memory(f"agent-{number}", text))
             if number == 99:
-                bodies = [{"query": _query(texts[:2_000], chance)} for _ in range(5 * setup.rounds)]
+                bodies = [
+                    {"query": question(texts[:2_000], chance)} for _ in range(5 * setup.rounds)
+                ]
                 yield _timed("search over 100 agents", client, f"{ROUTE}/search", bodies, most=100)
         client.close()
         yield Figure("disk while serving, 1,000 agents × 20", _megabytes(data_dir), "MB")
@@ -112,6 +121,7 @@ def _memory(agent: str, text: str) -> dict[str, object]:
     return {"agent_id": agent, "content": text}
 
 
+@cache
 def _sentences() -> list[str]:
     """Sentences of the standard library's docstrings."""
     found: set[str] = set()
@@ -133,7 +143,7 @@ def _texts(sentences: Sequence[str], chance: random.Random, count: int) -> list[
     return list(texts)
 
 
-def _query(texts: Sequence[str], chance: random.Random) -> str:
+def question(texts: Sequence[str], chance: random.Random) -> str:
     """A question with some words of one of the texts."""
     words = re.findall("[A-Za-z]{4,}", chance.choice(texts))
     return f"What about {' '.join(chance.sample(words, min(len(words), 4)))}?"

@@ -53,7 +53,7 @@ class Target:
     ) -> tuple[int, bytes]:
         """One request; status 0 where no answer came, which is a problem as 5xx is."""
         shown = path if isinstance(path, str) else path.decode("latin-1")
-        key = self.operator if shown.startswith("/admin") else self.key
+        key = self.operator if shown.startswith(("/admin", "/metrics")) else self.key
         sent = {"Authorization": f"Bearer {key}"}
         if body is not None:
             sent["Content-Type"] = "application/json"

@@ -21,7 +21,8 @@ _session = requests.Session()
 
 def credentials(path: str) -> dict[str, str]:
     """The header that the path's dialect takes."""
-    return {"Authorization": f"Bearer {KEYS['operator' if path.startswith('/admin') else 'key']}"}
+    kind = "operator" if path.startswith(("/admin", "/metrics")) else "key"
+    return {"Authorization": f"Bearer {KEYS[kind]}"}
 
 
 @schemathesis.hook

@@ -7,6 +7,8 @@ Importing it makes `botwire_server` the one of this checkout, and moves over to 
 import importlib.util
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -18,3 +20,13 @@ if any(importlib.util.find_spec(name) is None for name in ("uvicorn", "aiosqlite
     if not python.exists() or Path(sys.executable) == python:
         sys.exit("The project is not installed for this Python: run scripts/test once.")
     os.execv(python, [str(python), *sys.argv])
+
+
+def run(main: Callable[[], int]) -> None:
+    """End with what `main` returns; 3 where it fails itself: 1 says that it found something."""
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = 3
+    sys.exit(code)

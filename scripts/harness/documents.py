@@ -6,9 +6,12 @@ from pathlib import Path
 
 
 def put_between(document: Path, name: str, text: str, *, write: bool = True) -> bool:
-    """Put `text` between the marks called `name`; whether something else stood there."""
+    """Put `text` between the marks called `name`; whether something else stood there.
+
+    A document that is not there begins with the marks.
+    """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    old = document.read_text()
+    old = document.read_text() if document.exists() else f"{begin}\n{end}\n"
     before, found, rest = old.partition(begin)
     _, ended, after = rest.partition(end)
     if not (found and ended):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import random
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,15 +43,37 @@ class Record(NamedTuple):
 
 def read_trace(path: Path) -> list[Record]:
     """The records of a trace, in their order."""
-    content = path.read_bytes()
+    return _parsed(path.read_bytes())[0]
+
+
+def _parsed(content: bytes) -> tuple[list[Record], int]:
+    """The records, and where the last whole one ends."""
     found = []
     at = 0
     while at + _HEADER.size <= len(content):
-        time, node, offset, length, kind = _HEADER.unpack_from(content, at)
-        at += _HEADER.size
-        found.append(Record(time, node, offset, kind, content[at : at + length]))
-        at += length
-    return found
+        moment, node, offset, length, kind = _HEADER.unpack_from(content, at)
+        end = at + _HEADER.size + length
+        if end > len(content):
+            break
+        found.append(Record(moment, node, offset, kind, content[at + _HEADER.size : end]))
+        at = end
+    return found, at
+
+
+def reconcile(trace: Path, root: Path) -> None:
+    """Complete the trace of a process that was killed, before another goes on with it.
+
+    The kill may have come when the last call was done and not yet written down, or half.
+    """
+    records, end = _parsed(trace.read_bytes())
+    disk = Disk(str(root), root.stat().st_ino)
+    for record in records:
+        disk.apply(record)
+    with trace.open("r+b") as file:
+        file.truncate(end)
+        file.seek(end)
+        for kind, node, offset, data in disk.differences(root):
+            file.write(_HEADER.pack(time.monotonic(), node, offset, len(data), kind) + data)
 
 
 @dataclass
@@ -107,10 +130,10 @@ class Disk:
     """A directory as a trace left it up to some record, with what would not survive.
 
     `root` is the DISK_ROOT of the trace, whose node number is `node`; it was empty. `chance`
-    chooses what is missing after fsyncs that failed.
+    chooses what is missing after fsyncs that failed: nothing without it, as for who reads now.
     """
 
-    def __init__(self, root: str, node: int, chance: random.Random) -> None:
+    def __init__(self, root: str, node: int, chance: random.Random | None = None) -> None:
         self._root = root
         self._chance = chance
         self._number = 0
@@ -167,8 +190,38 @@ class Disk:
         file = self._nodes[node]
         while file.pending and file.pending[0].number < begun:
             change = file.pending.pop(0)
-            if not change.given_up or self._chance.random() < 0.5:
+            if not (change.given_up and self._chance and self._chance.random() < 0.5):
                 _change(file.durable, change)
+
+    def differences(self, root: Path) -> Iterator[tuple[int, int, int, bytes]]:
+        """Kind, node, offset and data of records that lead to what is in `root`."""
+        there = [path for path in sorted(root.rglob("*")) if not path.name.endswith("-shm")]
+        for path in there:
+            name = str(path).encode()
+            node = path.stat().st_ino
+            if path.is_dir():
+                if str(path) not in self._live.directories:
+                    yield MKDIR, node, 0, name
+                continue
+            known = self._live.files.get(str(path))
+            if known is None:
+                known = self._nodes.get(node)
+                other = [at for at, file in self._live.files.items() if file is known]
+                if other:
+                    yield LINK, -1, 0, other[0].encode() + b"\0" + name
+                else:
+                    known = None
+                    yield CREATE, node, 0, name
+            content = path.read_bytes()
+            traced = b"" if known is None else _surviving_content(known, "all", random.Random())
+            for at, piece in _differing(traced, content):
+                yield WRITE, node, at, piece
+            if len(traced) > len(content):
+                yield TRUNCATE, node, len(content), b""
+        for gone in self._live.files.keys() - {str(path) for path in there}:
+            yield UNLINK, -1, 0, gone.encode()
+        for gone in self._live.directories - {str(path) for path in there} - {self._root}:
+            yield RMDIR, -1, 0, gone.encode()
 
     def lose_power(self, directory: Path, chance: random.Random) -> str:
         """Write what a power loss leaves now into `directory`; how it was chosen."""
@@ -230,6 +283,14 @@ def _surviving_content(file: _File, how: str, chance: random.Random) -> bytes:
         elif how == "all" or chance.random() < 0.5:
             _change(content, change)
     return bytes(content)
+
+
+def _differing(old: bytes, new: bytes) -> Iterator[tuple[int, bytes]]:
+    """The sectors of `new` that are not so in `old`, with their offsets."""
+    size = SECTORS[0]
+    for at in range(0, len(new), size):
+        if new[at : at + size] != old[at : at + size]:
+            yield at, new[at : at + size]
 
 
 def _sectors(change: _Change, size: int) -> Iterator[_Change]:

@@ -98,10 +98,21 @@ class ServerProcess:
         assert found is not None
         return int(found[1]) * 1024
 
+    def forget_peak(self) -> None:
+        """Let `VmHWM` begin anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
     def kill(self) -> None:
         """kill -9: it gets no chance to finish anything."""
         self._process.kill()
         self._process.wait()
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit code, once it ends; None where it does not within so many seconds."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
     def stop(self) -> int:
         """SIGTERM, and its exit code; kill -9 where it does not end within 20 s."""

@@ -308,7 +308,8 @@ class _Handlers:
 
     def _namespace_name(self, request: Request) -> str:
         # %2F arrives decoded: `a%2Fb` would be read as key `b` of namespace `a`.
-        if b"%2f" in b"/".join(request.scope["raw_path"].split(b"/", 3)[:3]).lower():
+        raw: bytes = request.scope["raw_path"]
+        if b"%" in raw and b"%2f" in b"/".join(raw.split(b"/", 3)[:3]).lower():
             raise Invalid(
                 "The namespace must not hold a slash here; the /v1 routes reach such ones.",
                 where=("path", "namespace"),

@@ -68,6 +68,7 @@ def _closing(app: ASGIApp) -> ASGIApp:
         try:
             await app(scope, receive, last)
         except Refusal as error:
+            scope["refused"] = error
             await refuse(error, scope["request_id"])(scope, receive, last)
 
     return closing

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
+    import boto3 as boto3
+    import botocore as botocore
     import numpy as numpy
     import prometheus_client
 
@@ -33,3 +35,5 @@ else:
 
     numpy = _Lazy("numpy")
     prometheus = _Lazy("prometheus_client")
+    boto3 = _Lazy("boto3")  # an extra: may be missing
+    botocore = _Lazy("botocore")

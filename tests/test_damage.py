@@ -146,7 +146,7 @@ def test_who_has_no_backup_goes_on_with_what_is_there(make_server, beside):
     put(server, "cut", "new")
     file = files_of(server)["cut"]
     [[revision]] = query(file, "SELECT revision FROM entries WHERE key = 'new'")
-    assert revision == 7
+    assert revision > 1_000_000
     assert cli_json(server.data, *accept)["outcome"] == "nothing to accept"
     lines = cli_json(server.data, "audit")
     assert [line["action"] for line in lines].count("accept namespace") == 2

@@ -16,7 +16,7 @@ import yaml
 from serving import JSON, until
 
 from botwire_server.cli import cli
-from botwire_server.cli.serve import SHUTDOWN_SECONDS, serve
+from botwire_server.cli.serve import serve
 from botwire_server.config import Config, variable
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def test_every_file_is_named():
 
 
 def test_the_unit_waits_longer_than_the_server():
-    assert int(unit()["TimeoutStopSec"][0]) > SHUTDOWN_SECONDS + 1
+    assert int(unit()["TimeoutStopSec"][0]) > Config().shutdown_seconds + 1
     state = f"/var/lib/{unit()['StateDirectory'][0]}"
     assert f"BOTWIRE_SERVER_DATA_DIR={state}" in unit()["Environment"]
 
@@ -93,7 +93,7 @@ def test_compose_runs_the_image_as_it_is_built():
     assert found["user"] == f"{uid}:{uid}"
     [volume] = found["volumes"]
     assert f"BOTWIRE_SERVER_DATA_DIR={volume.partition(':')[2]}" in containerfile
-    assert int(found["stop_grace_period"].removesuffix("s")) > SHUTDOWN_SECONDS + 1
+    assert int(found["stop_grace_period"].removesuffix("s")) > Config().shutdown_seconds + 1
     assert found["read_only"] and found["cap_drop"] == ["ALL"]
     assert all(port.startswith("127.0.0.1:") for port in found["ports"])
 

@@ -79,19 +79,19 @@ FAULTS = {
     "a namespace is found whosever it is": (
         "store/registry.py",
         'FROM namespaces WHERE tenant_id = ? AND name = ?",\n            tenant_id,\n'
-        "            name,\n        )\n        return None if row",
+        "            name,\n        )\n        return found",
         "FROM namespaces WHERE ? != '' AND name = ?\",\n            tenant_id,\n"
-        "            name,\n        )\n        return None if row",
+        "            name,\n        )\n        return found",
     ),
     "every key opens the tenant that asked first": (
         "store/registry.py",
         "else TenantRow(*row[10:])",
-        "else self.__dict__.setdefault('first', TenantRow(*row[10:]))",
+        "else globals().setdefault('_first', TenantRow(*row[10:]))",
     ),
     "a body may name the tenant": (
-        "web/botwire.py",
-        "        value = self._value(fields)\n",
-        "        value = self._value(fields)\n"
+        "web/botwire/__init__.py",
+        "        value = self._rules.value.of(fields)\n",
+        "        value = self._rules.value.of(fields)\n"
         "        tenant = request.scope['tenant']\n"
         "        named = tenant._directory.registry.tenant(str(fields.get('tenant')))\n"
         "        tenant._row = named or tenant._row\n",

@@ -11,6 +11,7 @@ import click
 
 from botwire_server import __version__
 from botwire_server.cli import (
+    backups,
     checking,
     compacting,
     doctor,
@@ -43,6 +44,9 @@ cli.add_command(tenants.tenants)
 cli.add_command(keys.keys)
 cli.add_command(namespaces.namespaces)
 cli.add_command(vectors.reembed)
+cli.add_command(backups.backup)
+cli.add_command(backups.restore)
+cli.add_command(backups.list_)
 cli.add_command(checking.check)
 cli.add_command(compacting.compact)
 cli.add_command(doctor.doctor)

@@ -17,7 +17,7 @@ import orjson
 from botwire_server import tiers
 from botwire_server.config import Config, variable
 from botwire_server.errors import Unusable
-from botwire_server.store import purges
+from botwire_server.store import purges, swap
 from botwire_server.store.directory import DataDirectory, make_directory
 from botwire_server.store.driver import require_driver
 from botwire_server.store.operator import Operator
@@ -76,6 +76,8 @@ async def opened(
     logging.getLogger("botwire_server.store.database").setLevel(logging.CRITICAL)
     require_driver()
     make_directory(data_dir)
+    if swap.is_due(data_dir):
+        await finish_begun(data_dir)
     registry = await Registry.open(data_dir, durability="full", clock=time.time)
 
     async def finish_purge(purge_id: str) -> dict[str, Any]:
@@ -83,7 +85,7 @@ async def opened(
 
     try:
         if await registry.query(purges.unfinished):
-            await _finish_begun(data_dir)
+            await finish_begun(data_dir)
         known = tiers.load(tiers_file or data_dir / tiers.FILE)
         yield Operator(registry, known, actor=ACTOR, finish_purge=finish_purge), registry
     finally:
@@ -99,12 +101,12 @@ async def _finish_purge(data_dir: Path, registry: Registry, purge_id: str) -> di
         if receipt is not None:
             bar.close()
             return receipt
-        if not await _finish_begun(data_dir):
+        if not await finish_begun(data_dir):
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def _finish_begun(data_dir: Path) -> bool:
-    """Finish the purges that were begun; False if a server runs, which does it itself."""
+async def finish_begun(data_dir: Path) -> bool:
+    """Finish what was begun; False if a server runs, which does it itself."""
     try:
         directory = await DataDirectory.open(
             data_dir, durability="full", clock=time.time, most_open=MOST_OPEN

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import click
 
+from botwire_server.cli.backups import purge_from, purged_before
 from botwire_server.cli.common import (
     Progress,
     common,
@@ -15,6 +17,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
+from botwire_server.store.buckets import place_at
 from botwire_server.tiers import UNLIMITED
 
 COLUMNS = ("tenant", "tier", "namespaces", "entries", "states", "memories", "episodes", "bytes")
@@ -83,19 +86,50 @@ def set_tier(name: str, tier: str, data_dir: Path, tiers_file: Path | None, as_j
 @tenants.command("purge")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--backup",
+    "backups",
+    multiple=True,
+    help="Remove it also from this backup, a directory or s3://bucket/prefix; may be repeated.",
+)
 @common
-def purge(name: str, yes: bool, data_dir: Path, tiers_file: Path | None, as_json: bool) -> None:
-    """Remove a tenant with everything it stored, for good; prints the receipt."""
-    if not yes:
-        found = operate(data_dir, tiers_file, lambda it: it.show_tenant(name))
-        if not as_json:
-            show_record(found)
-    confirm(f"Remove tenant {name} with all this for good?", yes=yes)
-    receipt = operate(data_dir, tiers_file, lambda it: it.purge_tenant(name))
+def purge(
+    name: str,
+    yes: bool,
+    backups: tuple[str, ...],
+    data_dir: Path,
+    tiers_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Remove a tenant with everything it stored, for good; prints the receipt.
+
+    With --backup, NAME may be the id of a tenant that was purged before: its receipt shows it.
+    """
+    places = [place_at(each) for each in backups]
+    for place in places:
+        place.require()
+    gone = asyncio.run(purged_before(data_dir, tiers_file, name)) if places else None
+    if gone is None:
+        if not yes:
+            found = operate(data_dir, tiers_file, lambda it: it.show_tenant(name))
+            if not as_json:
+                show_record(found)
+        confirm(f"Remove tenant {name} with all this for good?", yes=yes)
+        receipt = operate(data_dir, tiers_file, lambda it: it.purge_tenant(name))
+    else:
+        confirm(f"Remove the purged tenant {gone} from these backups for good?", yes=yes)
+        receipt = {"tenant_id": gone}
+    if places:
+        receipt["backups"] = asyncio.run(
+            purge_from(data_dir, tiers_file, places, str(receipt["tenant_id"]))
+        )
     if as_json:
         show_json(receipt)
     else:
         show_record(receipt)
+        if places:
+            click.echo()
+            show_table(receipt["backups"], ("backup", "generations", "objects"), empty="")
 
 
 @tenants.command("export")

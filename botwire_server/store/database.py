@@ -363,16 +363,17 @@ class Database:
     def _end(self, batch: _Batch) -> None:
         began = time.perf_counter()
         try:
-            self._connection.execute(self._commit)
             if self._names is not None:
-                # SQLite does so too when it has made a journal, but takes no notice of an error.
+                # The journal is there since the file was opened. SQLite does so too when it first
+                # syncs one that it made, but takes no notice of an error.
                 sync_directory(self._names)
                 self._names = None
+            self._connection.execute(self._commit)
             # Counted on the loop: threads of many files would get in each other's way.
             self._committing = time.perf_counter() - began
         except BaseException as error:
-            # Where there was no room it is not there. After any other error nobody can know.
-            if not (isinstance(error, sqlite3.Error) and driver.is_full(error)):
+            # Where there was no room it is not there. After another error nobody can know.
+            if isinstance(error, sqlite3.Error) and not driver.is_full(error):
                 self._connection.doubtful = True
             self._undo(batch, error)
 

@@ -25,7 +25,7 @@ from botwire_server.errors import (
     Unusable,
 )
 from botwire_server.metrics import StoreCounters
-from botwire_server.store import purges
+from botwire_server.store import purges, replacing, swap
 from botwire_server.store.driver import (
     Clock,
     Connection,
@@ -100,7 +100,7 @@ class DataDirectory:
         self.counters = StoreCounters()
         registry.changes.work = self.counters.registry
         self._lock = lock
-        self._changed: dict[str, Namespace] = {}
+        self._changed: dict[str, tuple[NamespaceRow, Namespace]] = {}
         self._noting = asyncio.Lock()
         self._held: dict[str, Totals] = {}
         self._missed: set[str] = set()
@@ -128,6 +128,7 @@ class DataDirectory:
         make_directory(path)
         lock = await _locked(path, patience)
         try:
+            await asyncio.to_thread(swap.finish, path)
             # Always full: files go once the registry says so, and must not be missed after that.
             registry = await Registry.open(path, durability="full", clock=clock)
             self = cls(path, lock, registry, lasting=durability == "full")
@@ -209,6 +210,19 @@ class DataDirectory:
         for purge_id in await self.registry.query(purges.unfinished):
             await self.finish_purge(purge_id)
 
+    async def finish_discards(self) -> None:
+        """Remove the files that a restore has replaced."""
+        found = await self.registry.query(replacing.due)
+        for discarded in found:
+            if discarded.file:
+                await self.pool.remove(discarded.file)
+                self._changed.pop(discarded.file, None)
+            # What the tenant held, and what was just being counted, is not so any more.
+            self._held.pop(discarded.tenant_id, None)
+            self._missed.add(discarded.tenant_id)
+        if found:
+            await self.registry.change(replacing.done, [discarded.id for discarded in found])
+
     async def totals(self, tenant: TenantRow) -> tuple[int, Totals]:
         """How many namespaces a tenant has, and what they hold."""
         await self.note_changes()
@@ -258,7 +272,7 @@ class DataDirectory:
                 return
             try:
                 await self.registry.note(
-                    [(id, held.totals, self._known(held)) for id, held in changed.items()]
+                    [(row, held.totals, self._known(held)) for row, held in changed.values()]
                 )
             except Refusal:
                 self._changed = changed | self._changed
@@ -275,7 +289,7 @@ class DataDirectory:
         await self.ledger.flush()
 
     def _on_change(self, row: NamespaceRow, namespace: Namespace, before: Totals) -> None:
-        self._changed[row.id] = namespace
+        self._changed[row.file] = row, namespace
         held = self._held.get(row.tenant_id)
         if held is None:
             self._missed.add(row.tenant_id)
@@ -330,6 +344,7 @@ class DataDirectory:
                 await self.pool.discard(row)
 
     async def _finish_purge(self, purge_id: str) -> dict[str, Any]:
+        await self.finish_discards()
         for tombstone in await self.registry.query(purges.due, purge_id):
             await self._remove(tombstone)
         await self.registry.change(purges.clear, purge_id)
@@ -361,8 +376,8 @@ class DataDirectory:
             await self.registry.change(
                 purges.record_held, row.id, tombstone.known if held is None else held
             )
-        await self.pool.remove(row.id, row.file)
-        self._changed.pop(row.id, None)
+        await self.pool.remove(row.file)
+        self._changed.pop(row.file, None)
         await self.registry.change(purges.record_removed, row.id)
 
     async def _drained(self, row: NamespaceRow) -> Totals | None:
@@ -375,7 +390,8 @@ class DataDirectory:
 
     async def _recover(self) -> None:
         await self.finish_purges()
-        clear_abandoned(self.path, self.registry.is_tenant)
+        await self.finish_discards()
+        clear_abandoned(self.path, self.registry.is_tenant, self.registry.files)
         known = self.registry.files()
         for draft in self.path.glob(f"tenants/*/*.db{DRAFT}"):
             file = str(draft.relative_to(self.path)).removesuffix(DRAFT)
@@ -391,7 +407,7 @@ class DataDirectory:
         async def recover() -> None:
             for row in rows:
                 try:
-                    self._changed[row.id] = await self.pool.open(row)
+                    self._changed[row.file] = row, await self.pool.open(row)
                 except Damaged:
                     pass  # is logged where it is opened
                 except Refusal as error:

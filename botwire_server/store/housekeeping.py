@@ -44,6 +44,7 @@ class Housekeeping:
             (NOTE_EVERY, self._directory.note_changes),
             (NOTE_EVERY, self._directory.ledger.flush),
             (PURGE_EVERY, self._directory.finish_purges),
+            (PURGE_EVERY, self._directory.finish_discards),
             (CHORES_EVERY, lambda: chores.do_due(self._directory, self._can)),
             (SWEEP_EVERY, self.sweep),
             (ERASE_EVERY, self.erase),

@@ -151,12 +151,22 @@ _CHORES = (
 # lost its journal. NULL where that was not promised to be on the disk.
 _REVISIONS = ("ALTER TABLE namespaces ADD COLUMN revision INTEGER",)
 
+# Files that a restore has replaced: to be removed by the holder of the lock. One without a file
+# says only that the tenant's namespaces are others now.
+_DISCARDED = (
+    """CREATE TABLE discarded (
+        id INTEGER PRIMARY KEY,
+        tenant_id TEXT NOT NULL,
+        file TEXT NOT NULL
+    )""",
+)
+
 CONTROL = Schema(
     name="control",
     application_id=0x62776374,  # "bwct"
     # The command line and the server both write it; see `driver.SHARED_WAL`.
     journal="WAL" if driver.SHARED_WAL else "DELETE",
-    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS, *_CHORES), _REVISIONS),
+    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS, *_CHORES), _REVISIONS, _DISCARDED),
 )
 
 

@@ -104,6 +104,11 @@ class Namespace(Database):
             )
         self._connection.namespace_id = id
 
+    @property
+    def id(self) -> str:
+        """What it was identified as."""
+        return self._connection.namespace_id
+
     async def write(
         self,
         unit: Callable[Concatenate[Connection, P], T],

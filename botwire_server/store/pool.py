@@ -63,7 +63,7 @@ class Pool:
         durability: Durability,
         clock: Clock,
         most_open: int,
-        noted: Callable[[str], int],
+        noted: Callable[[NamespaceRow], int],
         on_change: Callable[[NamespaceRow, Namespace, Totals], None],
         counters: StoreCounters,
     ) -> None:
@@ -74,6 +74,7 @@ class Pool:
         self._noted = noted
         self._on_change = on_change
         self._counters = counters
+        # By their files: a namespace that was restored has another one, and its id goes on.
         self._open: OrderedDict[str, Namespace] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Namespace]] = {}
         self._closing: dict[str, asyncio.Task[None]] = {}
@@ -90,8 +91,8 @@ class Pool:
 
     def get(self, row: NamespaceRow) -> Namespace | None:
         """The namespace, if it is open."""
-        namespace = self._open.get(row.id)
-        frozen_at = self._frozen.get(row.id) if self._frozen else None
+        namespace = self._open.get(row.file)
+        frozen_at = self._frozen.get(row.file) if self._frozen else None
         if (
             namespace is not None
             and frozen_at is not None
@@ -99,12 +100,12 @@ class Pool:
             and time.monotonic() - frozen_at > FROZEN_SECONDS
         ):
             # Perhaps the disk takes it now. Not on every request: each try costs an error.
-            self._start_closing(row.id, self._open.pop(row.id))
+            self._start_closing(row.file, self._open.pop(row.file))
             return None
         if namespace is not None:
-            self._open.move_to_end(row.id)
+            self._open.move_to_end(row.file)
             if len(self._open) > self._most_open:  # all were busy when room was last made
-                self._make_room(keep=row.id)
+                self._make_room(keep=row.file)
         return namespace
 
     async def open(self, row: NamespaceRow) -> Namespace:
@@ -112,21 +113,21 @@ class Pool:
         namespace = self.get(row)
         if namespace is not None:
             return namespace
-        if row.id in self._removed:
+        if row.file in self._removed:
             raise Closed("This namespace was removed.")
-        task = self._opening.get(row.id)
+        task = self._opening.get(row.file)
         if task is None:
             task = asyncio.create_task(self._load(row))
-            self._opening[row.id] = task
-            task.add_done_callback(lambda _: self._opening.pop(row.id, None))
-        self._promised[row.id] += 1
+            self._opening[row.file] = task
+            task.add_done_callback(lambda _: self._opening.pop(row.file, None))
+        self._promised[row.file] += 1
         try:
             # One request that gives up must not spoil the opening for the others.
             return await asyncio.shield(task)
         finally:
-            self._promised[row.id] -= 1
-            if not self._promised[row.id]:
-                del self._promised[row.id]
+            self._promised[row.file] -= 1
+            if not self._promised[row.file]:
+                del self._promised[row.file]
 
     async def draft(self, row: NamespaceRow) -> None:
         """Prepare the file of a namespace that the registry does not know yet."""
@@ -140,15 +141,15 @@ class Pool:
         with contextlib.suppress(OSError):  # then the next start does
             await asyncio.to_thread((self._directory / (row.file + DRAFT)).unlink, missing_ok=True)
 
-    async def close(self, namespace_id: str) -> None:
+    async def close(self, file: str) -> None:
         """Close one namespace, for good until `open` is asked again."""
-        opening = self._opening.get(namespace_id)
+        opening = self._opening.get(file)
         if opening is not None:
             await asyncio.wait([opening])
-        namespace = self._open.pop(namespace_id, None)
+        namespace = self._open.pop(file, None)
         if namespace is not None:
-            self._start_closing(namespace_id, namespace)
-        closing = self._closing.get(namespace_id)
+            self._start_closing(file, namespace)
+        closing = self._closing.get(file)
         if closing is not None:
             await asyncio.shield(closing)
 
@@ -158,7 +159,7 @@ class Pool:
 
         Raises `Damaged` if it is another's. Nobody else gets it from here.
         """
-        await self.close(row.id)
+        await self.close(row.file)
         namespace = await self._open_file(row, revision=0)
         try:
             yield namespace
@@ -168,17 +169,17 @@ class Pool:
     async def retire(self, row: NamespaceRow) -> Totals:
         """Finish what is queued, then close a namespace for good; what it holds."""
         namespace = await self.open(row)
-        self._removed.add(row.id)
-        await self.close(row.id)
+        self._removed.add(row.file)
+        await self.close(row.file)
         return namespace.totals
 
-    async def remove(self, namespace_id: str, file: str) -> None:
+    async def remove(self, file: str) -> None:
         """Close a namespace and unlink its files; safe to repeat.
 
         The registry must have let go of it before: this cannot be undone.
         """
-        self._removed.add(namespace_id)
-        await self.close(namespace_id)
+        self._removed.add(file)
+        await self.close(file)
         try:
             await asyncio.to_thread(_unlink, self._directory / file)
         except OSError as error:
@@ -188,28 +189,28 @@ class Pool:
         """Commit what is queued, close every file."""
         for task in list(self._opening.values()):
             await asyncio.wait([task])
-        await asyncio.gather(*(self.close(id) for id in list(self._open)))
+        await asyncio.gather(*(self.close(file) for file in list(self._open)))
         await asyncio.gather(*self._closing.values())
 
     def opened(self) -> list[tuple[str, Namespace]]:
         """Every open namespace with its id, the least recently used first."""
-        return list(self._open.items())
+        return [(namespace.id, namespace) for namespace in self._open.values()]
 
     async def _load(self, row: NamespaceRow) -> Namespace:
-        closing = self._closing.get(row.id)
+        closing = self._closing.get(row.file)
         if closing is not None:
             await closing
         try:
-            namespace = await self._open_file(row, revision=self._noted(row.id))
+            namespace = await self._open_file(row, revision=self._noted(row))
         except Damaged as error:
-            if row.id not in self._told:  # every request meets it again
-                self._told.add(row.id)
+            if row.file not in self._told:  # every request meets it again
+                self._told.add(row.file)
                 log.error("namespace %s: %s", row.id, error.message)
             raise
         namespace.on_change = lambda before: self._on_change(row, namespace, before)
-        self._open[row.id] = namespace
+        self._open[row.file] = namespace
         if namespace.frozen:
-            self._frozen[row.id] = time.monotonic()
+            self._frozen[row.file] = time.monotonic()
         self._make_room()
         return namespace
 
@@ -235,18 +236,18 @@ class Pool:
         if spare <= 0:
             return
         idle = [
-            id
-            for id, namespace in self._open.items()
-            if not namespace.busy and id not in self._promised and id != keep
+            file
+            for file, namespace in self._open.items()
+            if not namespace.busy and file not in self._promised and file != keep
         ]
-        for id in idle[:spare]:
-            self._start_closing(id, self._open.pop(id))
+        for file in idle[:spare]:
+            self._start_closing(file, self._open.pop(file))
 
-    def _start_closing(self, id: str, namespace: Namespace) -> None:
+    def _start_closing(self, file: str, namespace: Namespace) -> None:
         task = asyncio.create_task(namespace.close())
-        self._closing[id] = task
-        self._frozen.pop(id, None)
-        task.add_done_callback(lambda _: self._closing.pop(id, None))
+        self._closing[file] = task
+        self._frozen.pop(file, None)
+        task.add_done_callback(lambda _: self._closing.pop(file, None))
 
     def _write_draft(self, path: Path) -> None:
         # That a directory is there does not say that it will be after a power loss: whoever made

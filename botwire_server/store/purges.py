@@ -87,6 +87,14 @@ def begun(connection: Connection, tenant: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+def tenant_purged(connection: Connection, id: str) -> str | None:
+    """This id, if a tenant of this id was purged."""
+    row = connection.execute(
+        "SELECT tenant_id FROM purges WHERE tenant_id = ? AND scope = ?", (id, TENANT)
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
 def due(connection: Connection, purge_id: str) -> list[Tombstone]:
     """What a purge has still to remove."""
     rows = connection.execute(

@@ -161,6 +161,11 @@ def add_built(
 ) -> None:
     """Make a tenant of namespaces that are in place."""
     add_tenant(connection, tenant_id, name, tier)
+    add_namespaces(connection, tenant_id, built)
+
+
+def add_namespaces(connection: Connection, tenant_id: str, built: list[Built]) -> None:
+    """Record namespaces that are in place."""
     held = ", ".join(Totals._fields)
     places = ", ".join("?" for _ in Totals._fields)
     connection.executemany(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import Damaged, QuotaExceeded, Unauthorized, Unavailable, Unusable
-from botwire_server.store import driver, keys
+from botwire_server.store import driver, keys, swap
 from botwire_server.store.database import Database
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.keys import NewKey
@@ -162,7 +162,8 @@ class Registry:
         return None if row is None else TenantRow(*row)
 
     def is_tenant(self, id: str) -> bool:
-        """Whether there is a tenant with this id."""
+        """Whether there is a tenant with this id, now."""
+        self._refresh()
         return self._one("SELECT 1 FROM tenants WHERE id = ?", id) is not None
 
     def namespace(self, tenant_id: str, name: str) -> NamespaceRow | None:
@@ -193,10 +194,12 @@ class Registry:
         )
         return [(NamespaceRow(*row[:4]), row[4], Totals(*row[5:])) for row in rows]
 
-    def noted_revision(self, namespace_id: str) -> int:
+    def noted_revision(self, row: NamespaceRow) -> int:
         """The least revision that the namespace's file must have."""
-        row = self._one("SELECT revision FROM namespaces WHERE id = ?", namespace_id)
-        return 0 if row is None else row[0] or 0
+        found = self._one(
+            "SELECT revision FROM namespaces WHERE id = ? AND file = ?", row.id, row.file
+        )
+        return 0 if found is None else found[0] or 0
 
     def totals(self, tenant_id: str) -> tuple[int, Totals]:
         """How many namespaces a tenant has, and what they hold as of the last `note`."""
@@ -224,12 +227,14 @@ class Registry:
         return bool(found)
 
     def files(self) -> set[str]:
-        """Every file the registry knows, relative to the data directory."""
+        """Every file the registry knows now, relative to the data directory."""
+        self._refresh()
         return {
             file
             for [file] in self._all(
                 "SELECT file FROM namespaces UNION ALL"
-                " SELECT file FROM tombstones WHERE removed_at IS NULL"
+                " SELECT file FROM tombstones WHERE removed_at IS NULL UNION ALL"
+                " SELECT file FROM discarded"
             )
         }
 
@@ -273,7 +278,7 @@ class Registry:
         """
         return await self.change(_add_namespace, tenant_id, name, id, file, most)
 
-    async def note(self, totals: Iterable[tuple[str, Totals, Outlook]]) -> None:
+    async def note(self, totals: Iterable[tuple[NamespaceRow, Totals, Outlook]]) -> None:
         """Record what namespaces hold, and their outlook."""
         await self.change(_note, list(totals))
 
@@ -374,9 +379,13 @@ def is_id(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{15}", text) is not None
 
 
-def file_of(tenant_id: str, name: str, namespace_id: str) -> str:
-    """Where a namespace lives, relative to the data directory."""
-    return f"tenants/{tenant_id}/{slug(name)}-{namespace_id}.db"
+def file_of(tenant_id: str, name: str, namespace_id: str, *, again: bool = False) -> str:
+    """Where a namespace lives, relative to the data directory.
+
+    `again` makes a name that was never used for one that had a file before.
+    """
+    nonce = f"{secrets.token_hex(3)}-" if again else ""
+    return f"tenants/{tenant_id}/{slug(name)}-{nonce}{namespace_id}.db"
 
 
 def prepare(directory: Path) -> Path:
@@ -385,6 +394,11 @@ def prepare(directory: Path) -> Path:
     Raises `Unusable` rather than start afresh over a directory that has lost its registry.
     """
     path = directory / "control.db"
+    if swap.is_due(directory):
+        raise Unusable(
+            f"A restore of {directory} was cut short: start the server, or any command once none "
+            "runs, to finish it."
+        )
     if path.exists():
         return path
     if any(directory.glob("tenants/*/*.db")):
@@ -461,10 +475,11 @@ def _add_namespace(
     return NamespaceRow(*row)
 
 
-def _note(connection: Connection, totals: list[tuple[str, Totals, Outlook]]) -> None:
+def _note(connection: Connection, totals: list[tuple[NamespaceRow, Totals, Outlook]]) -> None:
     columns = ", ".join(f"{name} = ?" for name in Totals._fields)
     connection.executemany(
         f"""UPDATE namespaces SET {columns}, sweep_at = ?, model = ?, revision = ?
-        WHERE id = ?""",  # noqa: S608
-        [(*held, *outlook, namespace_id) for namespace_id, held, outlook in totals],
+        WHERE id = ? AND file = ?""",  # noqa: S608
+        # What was noted of a file that a restore has replaced says nothing of the new one.
+        [(*held, *outlook, row.id, row.file) for row, held, outlook in totals],
     )

@@ -22,7 +22,7 @@ from botwire_server.store.migrations import CONTROL, NAMESPACE, migrate
 from botwire_server.store.namespace import Totals
 from botwire_server.store.pool import DRAFT
 from botwire_server.store.snapshots import snapshot
-from botwire_server.store.staging import staging
+from botwire_server.store.staging import MARK, staging
 
 # damaged: something is lost or wrong. unchecked: it could not be looked at. notice: nothing is
 # lost, and the operator should know.
@@ -222,10 +222,17 @@ class _Survey:
                 file
                 for [file] in control.execute(
                     "SELECT file FROM namespaces UNION ALL"
-                    " SELECT file FROM tombstones WHERE removed_at IS NULL"
+                    " SELECT file FROM tombstones WHERE removed_at IS NULL UNION ALL"
+                    " SELECT file FROM discarded"
                 )
             }
-        return {file for file in listed if _database_of(file) not in known}
+        # An import or a restore makes files there that nobody knows before they are whole.
+        building = {str(Path(file).parent) for file in listed if Path(file).name == MARK}
+        return {
+            file
+            for file in listed
+            if _database_of(file) not in known and str(Path(file).parent) not in building
+        }
 
     def _rights(self) -> Iterator[Finding]:
         """Files that other users of this machine could read, or that the server may not."""

@@ -16,7 +16,7 @@ from botwire_server.store.directory import DataDirectory
 from botwire_server.store.keys import UNLIMITED
 from botwire_server.store.namespace import Limits, Namespace
 from botwire_server.store.pool import DRAFT
-from botwire_server.store.registry import NamespaceRow
+from botwire_server.store.rows import NamespaceRow
 from botwire_server.store.tenant import Tenant
 from botwire_server.store.usage import NO_KEY, Call
 

@@ -22,7 +22,7 @@ from test_backup import FIRST, back_up, data, dest, file_of, restore
 from botwire_server.errors import Refusal, Unusable
 from botwire_server.store import entries
 from botwire_server.store.backups import Backups
-from botwire_server.store.directory import Lock
+from botwire_server.store.lock import Lock
 from botwire_server.store.places import Directory
 from botwire_server.store.registry import Registry
 from botwire_server.store.staging import adding

@@ -29,7 +29,7 @@ from botwire_server.store import swap
 from botwire_server.store.backup import KEEP
 from botwire_server.store.backups import Backups, restore_everything, verify
 from botwire_server.store.buckets import place_at
-from botwire_server.store.directory import make_directory
+from botwire_server.store.lock import make_directory
 from botwire_server.store.places import LOCKED, Place
 
 COLUMNS = ("generation", "scope", "began_at", "namespaces", "bytes", "damaged")

@@ -18,8 +18,9 @@ from botwire_server import tiers
 from botwire_server.config import Config, variable
 from botwire_server.errors import Unusable
 from botwire_server.store import purges, swap
-from botwire_server.store.directory import DataDirectory, make_directory
+from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import require_driver
+from botwire_server.store.lock import make_directory
 from botwire_server.store.operator import Operator
 from botwire_server.store.registry import Registry
 

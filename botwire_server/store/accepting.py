@@ -10,7 +10,7 @@ from __future__ import annotations
 from botwire_server.store import chores
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
-from botwire_server.store.registry import NamespaceRow
+from botwire_server.store.rows import NamespaceRow
 
 # More than a file is written to between two notes.
 AHEAD = 1_000_000

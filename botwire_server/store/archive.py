@@ -42,7 +42,8 @@ from botwire_server.store.migrations import (
 )
 from botwire_server.store.namespace import Outlook, Totals, count
 from botwire_server.store.pool import DRAFT
-from botwire_server.store.registry import NamespaceRow, TenantRow, file_of
+from botwire_server.store.registry import file_of
+from botwire_server.store.rows import NamespaceRow, TenantRow
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 256 * 1024 * 1024

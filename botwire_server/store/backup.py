@@ -26,7 +26,7 @@ from botwire_server.store.generations import Copy, Generation, Object
 from botwire_server.store.migrations import CONTROL
 from botwire_server.store.places import Place
 from botwire_server.store.pool import DRAFT
-from botwire_server.store.registry import TenantRow
+from botwire_server.store.rows import TenantRow
 
 Progress = Callable[[int, int], None]
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from botwire_server.errors import NotFound
 from botwire_server.store import backup, backup_purge, purges, records, replacing, restore
-from botwire_server.store.directory import Lock
+from botwire_server.store.lock import Lock
 from botwire_server.store.places import Place
-from botwire_server.store.registry import Registry, TenantRow, new_id
+from botwire_server.store.registry import Registry, new_id
 from botwire_server.store.restore import Progress, Source
+from botwire_server.store.rows import TenantRow
 from botwire_server.store.staging import adding, staging
 from botwire_server.tiers import UNLIMITED, Tier
 

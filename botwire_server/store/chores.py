@@ -13,7 +13,7 @@ from typing import NamedTuple
 from botwire_server.errors import NotFound, Refusal
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
-from botwire_server.store.registry import NamespaceRow
+from botwire_server.store.rows import NamespaceRow
 
 log = logging.getLogger(__name__)
 

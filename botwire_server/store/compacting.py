@@ -26,7 +26,7 @@ from botwire_server.errors import Unavailable
 from botwire_server.store import chores, driver, vectors
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
-from botwire_server.store.registry import NamespaceRow
+from botwire_server.store.rows import NamespaceRow
 from botwire_server.store.staging import staging
 
 # Dead slots that vec0 may keep: a chunk's worth, and half of all.

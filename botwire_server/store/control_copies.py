@@ -11,7 +11,7 @@ from botwire_server.store.copying import opened
 from botwire_server.store.driver import Connection
 from botwire_server.store.migrations import CONTROL, migrate
 from botwire_server.store.namespace import Totals
-from botwire_server.store.registry import NamespaceRow, TenantRow
+from botwire_server.store.rows import NamespaceRow, TenantRow
 
 
 class Known(NamedTuple):

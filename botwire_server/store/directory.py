@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,11 +32,12 @@ from botwire_server.store.driver import (
     require_driver,
     sqlite3,
 )
-from botwire_server.store.migrations import sync_directory
+from botwire_server.store.lock import Lock, locked, make_directory
 from botwire_server.store.namespace import Limits, Namespace, Outlook, Totals
 from botwire_server.store.pool import DRAFT, Pool
 from botwire_server.store.purges import Tombstone
-from botwire_server.store.registry import NamespaceRow, Registry, TenantRow, file_of, new_id
+from botwire_server.store.registry import Registry, file_of, new_id
+from botwire_server.store.rows import NamespaceRow, TenantRow
 from botwire_server.store.staging import clear_abandoned
 from botwire_server.store.usage import Ledger
 
@@ -46,41 +46,7 @@ log = logging.getLogger(__name__)
 # How often a purge tries to cut the registry's WAL in a row; each try waits for readers to end.
 ERASE_ATTEMPTS = 20
 ERASE_PAUSE = 0.05
-LOCK_PAUSE = 0.05
 RECOVERED_AT_ONCE = 16
-
-
-class Lock:
-    """The right to serve a data directory; held until `release` or the end of the process."""
-
-    def __init__(self, directory: Path) -> None:
-        self._descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._descriptor)
-            raise Unusable(
-                f"Another botwire-server is serving {directory}: stop it, or name another "
-                "--data-dir."
-            ) from error
-
-    def release(self) -> None:
-        """Let another server in."""
-        os.close(self._descriptor)
-
-
-def make_directory(path: Path) -> None:
-    """Make the data directory, for its owner's eyes only, where there is none."""
-    missing = [parent for parent in path.absolute().parents if not parent.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Its own name must survive a power loss too, also if whoever made it did not come to that.
-        for parent in (path.absolute().parent, *(made.parent for made in missing)):
-            # Not everybody may look into what is above their data directory.
-            with contextlib.suppress(PermissionError):
-                sync_directory(parent)
-    except OSError as error:
-        raise _unusable(path, error) from error
 
 
 class DataDirectory:
@@ -126,35 +92,37 @@ class DataDirectory:
         """
         require_driver()
         make_directory(path)
-        lock = await _locked(path, patience)
-        try:
-            await asyncio.to_thread(swap.finish, path)
-            # Always full: files go once the registry says so, and must not be missed after that.
-            registry = await Registry.open(path, durability="full", clock=clock)
-            self = cls(path, lock, registry, lasting=durability == "full")
-            self.nowhere = await Namespace.open(
-                ":memory:", durability=durability, clock=clock, keep=False
-            )
-            self.pool = Pool(
-                path,
-                durability=durability,
-                clock=clock,
-                most_open=most_open,
-                noted=registry.noted_revision,
-                on_change=self._on_change,
-                counters=self.counters,
-            )
-            await self._recover()
-            await self.ledger.load()
-        except (sqlite3.Error, Unavailable, OSError) as error:
-            lock.release()
-            raise Unusable(
-                f"{path} cannot be served: its disk is full or failing. Make room there, or look "
-                "at the system's log; nothing was changed."
-            ) from error
-        except BaseException:
-            lock.release()
-            raise
+        async with AsyncExitStack() as undo:
+            lock = await locked(path, patience)
+            undo.callback(lock.release)
+            try:
+                await asyncio.to_thread(swap.finish, path)
+                # Always full: files go once the registry says so, and must not be missed after.
+                registry = await Registry.open(path, durability="full", clock=clock)
+                undo.push_async_callback(registry.close)
+                self = cls(path, lock, registry, lasting=durability == "full")
+                self.nowhere = await Namespace.open(
+                    ":memory:", durability=durability, clock=clock, keep=False
+                )
+                undo.push_async_callback(self.nowhere.close)
+                self.pool = Pool(
+                    path,
+                    durability=durability,
+                    clock=clock,
+                    most_open=most_open,
+                    noted=registry.noted_revision,
+                    on_change=self._on_change,
+                    counters=self.counters,
+                )
+                undo.push_async_callback(self.pool.close_all)
+                await self._recover()
+                await self.ledger.load()
+            except (sqlite3.Error, Unavailable, OSError) as error:
+                raise Unusable(
+                    f"{path} cannot be served: its disk is full or failing. Make room there, or "
+                    "look at the system's log; nothing was changed."
+                ) from error
+            undo.pop_all()
         return self
 
     async def close(self) -> None:
@@ -419,36 +387,17 @@ class DataDirectory:
 
     def _lost(self, known: set[str]) -> list[str]:
         """The files that are missing or empty: cheap to see, so it is said at the start."""
-        there = {
-            f"tenants/{directory.name}/{file.name}"
-            for directory in self.path.glob("tenants/*")
-            if directory.is_dir()
-            for file in os.scandir(directory)
-            if file.stat().st_size
-        }
+        there = set()
+        for directory in self.path.glob("tenants/*"):
+            if directory.is_dir():
+                with os.scandir(directory) as files:
+                    there |= {
+                        f"tenants/{directory.name}/{file.name}"
+                        for file in files
+                        if file.name.endswith((".db", DRAFT)) and file.stat().st_size
+                    }
         return sorted(file for file in known - there if file + DRAFT not in there)
 
 
 def _nothing(connection: Connection) -> None:
     """Change nothing: fails where the registry cannot be written."""
-
-
-async def _locked(path: Path, patience: float) -> Lock:
-    attempts = 1 + round(patience / LOCK_PAUSE)
-    while True:
-        attempts -= 1
-        try:
-            return Lock(path)
-        except Unusable:
-            if not attempts:
-                raise
-        except OSError as error:
-            raise _unusable(path, error) from error
-        await asyncio.sleep(LOCK_PAUSE)
-
-
-def _unusable(path: Path, error: OSError) -> Unusable:
-    return Unusable(
-        f"{path} cannot be used as data directory ({os.strerror(error.errno or 0)}): name "
-        "another --data-dir, or give this user the right to write there."
-    )

@@ -16,7 +16,8 @@ from typing import Any
 from botwire_server.errors import Invalid, NotFound
 from botwire_server.logs import timestamp
 from botwire_server.store import archive, keys, names, purges, records, usage
-from botwire_server.store.registry import KeyRow, Registry, TenantRow, new_id
+from botwire_server.store.registry import Registry, new_id
+from botwire_server.store.rows import KeyRow, TenantRow
 from botwire_server.store.staging import MARK, staging
 from botwire_server.tiers import UNLIMITED, Tier
 

@@ -23,7 +23,7 @@ from botwire_server.metrics import StoreCounters
 from botwire_server.store.driver import Clock, Durability, disk_refusal
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
-from botwire_server.store.registry import NamespaceRow
+from botwire_server.store.rows import NamespaceRow
 
 log = logging.getLogger(__name__)
 

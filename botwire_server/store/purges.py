@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from botwire_server.logs import timestamp
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import Totals
-from botwire_server.store.registry import NamespaceRow
+from botwire_server.store.rows import NamespaceRow
 
 NAMESPACE, PREFIX, TENANT = "namespace", "prefix", "tenant"
 

@@ -13,7 +13,7 @@ from botwire_server.store import keys
 from botwire_server.store.archive import Built
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import Totals
-from botwire_server.store.registry import KeyRow
+from botwire_server.store.rows import KeyRow
 
 
 def tenants(connection: Connection) -> list[dict[str, Any]]:

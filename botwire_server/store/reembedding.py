@@ -14,7 +14,7 @@ from botwire_server.store.chores import Chore
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import Namespace
-from botwire_server.store.registry import NamespaceRow
+from botwire_server.store.rows import NamespaceRow
 from botwire_server.store.tenant import NamespaceRef
 from botwire_server.vector import Model, Vector
 

@@ -18,7 +18,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import Damaged, QuotaExceeded, Unauthorized, Unavailable, Unusable
 from botwire_server.store import driver, keys, swap
@@ -28,6 +28,7 @@ from botwire_server.store.keys import NewKey
 from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
 from botwire_server.store.namespace import Outlook, Totals
+from botwire_server.store.rows import KeyRow, NamespaceRow, TenantRow
 
 log = logging.getLogger(__name__)
 
@@ -38,42 +39,6 @@ DEFAULT_TENANT = "default"
 
 # Look-ups that are remembered.
 MOST_REMEMBERED = 8_192
-
-
-class TenantRow(NamedTuple):
-    """A tenant as the registry knows it."""
-
-    id: str
-    name: str
-    tier: str
-
-
-class NamespaceRow(NamedTuple):
-    """A namespace as the registry knows it. `file` is relative to the data directory."""
-
-    id: str
-    tenant_id: str
-    name: str
-    file: str
-
-
-class KeyRow(NamedTuple):
-    """An API key as the registry knows it; an operator's has no tenant. Times in Unix seconds."""
-
-    id: str
-    tenant_id: str | None
-    hash: bytes
-    label: str
-    scopes: str
-    pattern: str
-    created_at: float
-    last_used_at: float | None
-    expires_at: float | None
-    revoked_at: float | None
-
-    def works(self, now: float) -> bool:
-        """Whether it is neither revoked nor expired."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 _KEY = ", ".join(KeyRow._fields)
@@ -103,7 +68,11 @@ class Registry:
             changes = await _Control.open(path, durability=durability, clock=clock)
         except Damaged as error:
             raise Unusable(f"{path}: {error.message}") from error
-        return cls(driver.connect(path, clock=clock), changes, clock)
+        try:
+            return cls(driver.connect(path, clock=clock), changes, clock)
+        except BaseException:
+            await changes.close()
+            raise
 
     async def close(self) -> None:
         """Release its connections."""

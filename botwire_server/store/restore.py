@@ -20,7 +20,8 @@ from botwire_server.store.control_copies import Known
 from botwire_server.store.generations import Copy, Generation, Object
 from botwire_server.store.migrations import CONTROL, NAMESPACE, template, write_new
 from botwire_server.store.places import Missing, Place
-from botwire_server.store.registry import TenantRow, file_of
+from botwire_server.store.registry import file_of
+from botwire_server.store.rows import TenantRow
 
 Progress = Callable[[int, int], None]
 

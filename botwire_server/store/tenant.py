@@ -16,7 +16,7 @@ from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
 from botwire_server.store.keys import Grant
 from botwire_server.store.namespace import Limits, Namespace, Totals
-from botwire_server.store.registry import TenantRow
+from botwire_server.store.rows import TenantRow
 from botwire_server.store.usage import Call
 
 P = ParamSpec("P")

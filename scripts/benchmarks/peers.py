@@ -10,16 +10,15 @@ import csv
 import importlib.util
 import math
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
 
+from benchmarks.beside import free_port, listening
 from benchmarks.figures import Figure, Setup
 from benchmarks.wrk import CONNECTIONS, KEYS, VALUE_BYTES, Load, Slice
 from harness.server import ServerProcess
@@ -96,42 +95,20 @@ def _store_all(load: Load) -> None:
 
 
 @contextmanager
-def _process(command: Sequence[str], port: int) -> Iterator[int]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(400):
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
-
-
-@contextmanager
 def _hosted(file: Path) -> Iterator[int]:
     script = Path(__file__).with_name("hosted.py")
-    port = _free_port()
-    with _process([sys.executable, str(script), str(port), str(file)], port):
+    port = free_port()
+    with listening([sys.executable, str(script), str(port), str(file)], port):
         yield port
 
 
 @contextmanager
 def _redis(directory: Path) -> Iterator[int]:
     directory.mkdir()
-    port = _free_port()
+    port = free_port()
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
     command += ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
-    with _process(command, port):
+    with listening(command, port):
         yield port
 
 

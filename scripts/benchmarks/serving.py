@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import keyed
+from benchmarks.beside import free_port, listening
 from benchmarks.figures import Figure, Setup
 from benchmarks.wrk import Load, Slice, Turns
 from harness.server import ServerProcess
@@ -79,18 +77,7 @@ def measure(setup: Setup) -> Iterator[Figure]:
 @contextmanager
 def _bare() -> Iterator[int]:
     """The bare handler; its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     script = Path(__file__).with_name("bare.py")
-    process = subprocess.Popen([sys.executable, str(script), str(port)])
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.05)
+    with listening([sys.executable, str(script), str(port)], port):
         yield port
-    finally:
-        process.terminate()
-        process.wait()

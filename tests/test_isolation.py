@@ -104,7 +104,7 @@ FAULTS = {
         "            if row is None:\n                raise Forbidden(",
     ),
     "a revoked key works": (
-        "store/registry.py",
+        "store/rows.py",
         "return self.revoked_at is None and (",
         "return (",
     ),

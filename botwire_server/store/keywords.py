@@ -104,7 +104,7 @@ def _sums(connection: Connection, query: str, filter: Filter) -> dict[int, float
         f"""SELECT json_group_array(json_array(id, rank)) FROM (
             SELECT found.rowid AS id, found.rank AS rank
             FROM memory_text AS found {condition} WHERE found.memory_text MATCH ?
-            ORDER BY found.rank LIMIT {MOST}
+            ORDER BY +found.rank LIMIT {MOST}
         )""",  # noqa: S608  # constants; values are parameters
         parameters,
     ).fetchone()

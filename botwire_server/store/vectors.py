@@ -221,8 +221,12 @@ class Surroundings:
     def _chunks(self, memories: Collection[int]) -> NDArray[np.intp]:
         """The places of the vectors of these memories: of each those likely to be its nearest."""
         wanted = np.fromiter(memories, np.int64, len(memories))
+        if self._short:
+            places = np.searchsorted(self._memories, wanted)
+            places[places == len(self._memories)] = 0
+            return places[self._memories[places] == wanted]
         places = np.flatnonzero(np.isin(self._memories, wanted))
-        if self._short or len(places) <= len(wanted):
+        if len(places) <= len(wanted):
             return places
         of = self._memories[places]
         order = np.lexsort((self._far[places], of))  # memory by memory, the best of each first
@@ -237,8 +241,7 @@ class Surroundings:
         ids = self._ids[places]
         count, vectors = self._connection.execute(
             """SELECT count(*), CAST(group_concat(embedding, '') AS BLOB)
-            FROM (SELECT embedding FROM vectors WHERE id IN (SELECT value FROM json_each(?))
-                ORDER BY id)""",
+            FROM json_each(?) AS place CROSS JOIN vectors ON vectors.id = place.value""",
             (orjson.dumps(ids, option=orjson.OPT_SERIALIZE_NUMPY).decode(),),
         ).fetchone()
         if count != len(places) or len(vectors or b"") != count * self._query.nbytes:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 from serving import until
@@ -187,12 +187,37 @@ async def test_a_read_sees_every_write_asked_for_before_it(path, put, count):
             assert seen >= 2 * (number + 1)
 
 
-async def test_reads_open_no_transaction(path):
+async def test_reads_take_no_lock_for_writing(path):
     async with opened(path) as database:
         statements = Statements(database)
         await asyncio.gather(*(database.read(count) for _ in range(10)))
+        assert statements.count("BEGIN IMMEDIATE") == 0
         assert await database.read(count_briefly) == 0
-        assert statements.count("BEGIN") == 0
+        assert statements.count("BEGIN") == 1
+
+
+async def test_a_unit_that_reads_sees_one_state_whoever_writes(path):
+    def count_twice(connection):
+        before = count(connection)
+        with closing(connect(path)) as other:
+            other.execute("INSERT INTO pairs VALUES ('other', 'left')")
+        return before, count(connection)
+
+    async with opened(path) as database:
+        assert await database.read(count_twice) == (0, 0)
+        assert await database.read(count) == 1
+
+
+async def test_a_unit_that_fails_to_read_leaves_no_transaction_open(path):
+    def misread(connection):
+        count(connection)
+        connection.execute("SELECT no_such_function(1)")
+
+    async with opened(path) as database:
+        with pytest.raises(Unavailable):
+            await database.read(misread)
+        assert not database._connection.in_transaction
+        await database.transact(put, "n")
 
 
 async def test_brief_units_run_on_the_loop_and_others_on_the_thread(path):

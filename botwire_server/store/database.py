@@ -324,8 +324,11 @@ class Database:
         """
         connection = self._connection
         if not any(job.writes for job in batch):
-            for job in batch:
-                _perform(job, connection)
+            if patient and not batch[0].alone:
+                _perform_in_snapshot(batch, connection)
+            else:
+                for job in batch:
+                    _perform(job, connection)
             return False
         if connection.doubtful and not patient:
             raise BlockingIOError
@@ -416,6 +419,17 @@ def _perform(job: _Job[Any], connection: Connection) -> None:
         job.result = job.unit(connection)
     except BaseException as error:
         job.error = error
+
+
+def _perform_in_snapshot(batch: _Batch, connection: Connection) -> None:
+    """Units that read see one state whoever else writes, and lock the file once for all."""
+    connection.execute("BEGIN")
+    try:
+        for job in batch:
+            _perform(job, connection)
+    finally:
+        if connection.in_transaction:  # some errors end it
+            connection.execute("COMMIT")
 
 
 def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:

@@ -221,10 +221,11 @@ class Surroundings:
     def _chunks(self, memories: Collection[int]) -> NDArray[np.intp]:
         """The places of the vectors of these memories: of each those likely to be its nearest."""
         wanted = np.fromiter(memories, np.int64, len(memories))
-        if self._short:
-            places = np.searchsorted(self._memories, wanted)
-            places[places == len(self._memories)] = 0
-            return places[self._memories[places] == wanted]
+        if self._short:  # looked up one by one: there are far fewer wanted than there are
+            found = np.searchsorted(self._memories, wanted)
+            found[found == len(self._memories)] = 0
+            there: NDArray[np.bool_] = self._memories[found] == wanted
+            return found[there]
         places = np.flatnonzero(np.isin(self._memories, wanted))
         if len(places) <= len(wanted):
             return places
@@ -273,7 +274,7 @@ def _distances(
     if not ids:
         return np.empty(0, np.int64), np.empty(0, np.uint16)
     rowids = np.frombuffer(ids, np.int64)
-    signs = np.packbits(np.pad(query > 0, (0, -len(query) % 8)), bitorder="little")
+    signs = np.packbits(query > 0, bitorder="little")
     stored = np.frombuffer(bits, np.uint8).reshape(len(rowids), len(signs))
     if len(signs) % 8 == 0:
         differing = np.bitwise_count(stored.view(np.uint64) ^ signs.view(np.uint64))

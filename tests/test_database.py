@@ -15,6 +15,7 @@ from botwire_server.errors import Closed, Conflict, Unavailable
 from botwire_server.store.database import Database, brief, is_brief
 from botwire_server.store.driver import connect, sqlite3
 from botwire_server.store.migrations import Schema, template, write_new
+from botwire_server.store.turns import LONG_TURN_NS, turn_ns
 
 STEPS = (
     (
@@ -218,6 +219,14 @@ async def test_a_unit_that_fails_to_read_leaves_no_transaction_open(path):
             await database.read(misread)
         assert not database._connection.in_transaction
         await database.transact(put, "n")
+
+
+@pytest.mark.skipif(turn_ns() in (None, 0), reason="this system knows no turns")
+async def test_threads_take_longer_turns_than_the_loop(path):
+    loops = turn_ns()
+    async with opened(path) as database:
+        assert await database.read(lambda _: turn_ns()) == LONG_TURN_NS > loops
+    assert turn_ns() == loops
 
 
 async def test_brief_units_run_on_the_loop_and_others_on_the_thread(path):

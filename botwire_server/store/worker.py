@@ -8,6 +8,7 @@ from collections.abc import Callable
 import aiosqlite
 
 from botwire_server.store.driver import Connection
+from botwire_server.store.turns import take_long_turns
 
 # aiosqlite logs the function it runs, arguments and all: keys and values must not get there.
 logging.getLogger("aiosqlite").setLevel(logging.WARNING)
@@ -21,7 +22,12 @@ class Worker(aiosqlite.Connection):
     """
 
     def __init__(self, connector: Callable[[], Connection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
+        def begin() -> Connection:
+            # What takes long must not keep the event loop from the core that it needs for a moment.
+            take_long_turns()
+            return connector()
+
+        super().__init__(begin, iter_chunk_size=64)
         # A process that is told to die does not wait for a thread that waits for work.
         self._thread.daemon = True
 

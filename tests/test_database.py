@@ -12,10 +12,11 @@ import pytest
 from serving import until
 
 from botwire_server.errors import Closed, Conflict, Unavailable
-from botwire_server.store.database import Database, brief, is_brief
+from botwire_server.store.database import Database
 from botwire_server.store.driver import connect, sqlite3
 from botwire_server.store.migrations import Schema, template, write_new
 from botwire_server.store.turns import LONG_TURN_NS, turn_ns
+from botwire_server.store.units import brief, is_brief
 
 STEPS = (
     (

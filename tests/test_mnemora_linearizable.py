@@ -15,7 +15,7 @@ from serving import InProcess, Server
 from state_clients import history
 
 from botwire_server.store import states
-from botwire_server.store.database import brief
+from botwire_server.store.units import brief
 
 CLIENTS = 8
 

@@ -22,59 +22,29 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
-from botwire_server.logs import request_id
 from botwire_server.metrics import Work
 from botwire_server.store import driver, opening
 from botwire_server.store.driver import Clock, Connection, Durability, error_name, sqlite3
 from botwire_server.store.migrations import Schema, sync_directory
+from botwire_server.store.units import (
+    Batch,
+    Job,
+    is_brief,
+    perform_in_savepoint,
+    perform_in_snapshot,
+)
 from botwire_server.store.worker import Worker
 
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 # Bounds how long one transaction can keep the units that came first waiting.
 LONGEST_BATCH = 256
-# A unit that is given more than this is not brief, whatever it says.
-BRIEF_BYTES = 65_536
-
-_BRIEF: set[Callable[..., Any]] = set()
-
-
-def brief(unit: F) -> F:
-    """Mark a unit of work that touches a few rows by index: it may run on the event loop."""
-    _BRIEF.add(unit)
-    return unit
-
-
-class _Job(Generic[T]):
-    __slots__ = ("alone", "asked_by", "brief", "error", "future", "result", "unit", "writes")
-
-    def __init__(
-        self,
-        unit: Callable[[Connection], T],
-        future: asyncio.Future[T],
-        *,
-        writes: bool,
-        brief: bool,
-        alone: bool,
-    ) -> None:
-        self.unit = unit
-        self.future = future
-        self.writes = writes
-        self.brief = brief
-        self.alone = alone  # must not share a transaction
-        self.asked_by = request_id.get()
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-
-_Batch = list[_Job[Any]]
 
 
 class Database:
@@ -100,7 +70,7 @@ class Database:
         self._committing: float | None = None  # how long the last commit took
         self._commit = "COMMIT" if keep else "ROLLBACK"
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Job[Any]] = deque()
+        self._queue: deque[Job[Any]] = deque()
         self._pumping = False  # a round of the pump is on its way
         self._away = False  # the connection is with its thread
         self._patient = True  # it waits for other processes' locks
@@ -157,7 +127,7 @@ class Database:
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that reads. It sees every write that was asked for before it."""
-        if unit in _BRIEF and self._idle.is_set() and self._closing is None:
+        if is_brief(unit) and self._idle.is_set() and self._closing is None:
             try:
                 return unit(self._connection, *args, **kwargs)
             except sqlite3.Error as error:
@@ -165,7 +135,7 @@ class Database:
         return await self._submit(
             lambda connection: unit(connection, *args, **kwargs),
             writes=False,
-            brief=unit in _BRIEF,
+            brief=is_brief(unit),
         )
 
     async def transact(
@@ -227,7 +197,7 @@ class Database:
         if self._closing is not None:
             raise Closed("This file was closed; try again.")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.append(_Job(unit, future, writes=writes, brief=brief, alone=alone))
+        self._queue.append(Job(unit, future, writes=writes, brief=brief, alone=alone))
         if not self._away and not self._pumping:
             # Not at once: what else arrives in this round of the loop shares the commit.
             self._pumping = True
@@ -254,7 +224,7 @@ class Database:
             self._deliver(batch)
         self._idle.set()
 
-    def _take(self) -> _Batch:
+    def _take(self) -> Batch:
         """The next units that may share a transaction: all brief or none, in their order."""
         queue = self._queue
         batch = [queue.popleft()]
@@ -269,16 +239,16 @@ class Database:
             batch.append(queue.popleft())
         return batch
 
-    def _send(self, function: Callable[[_Batch], None], batch: _Batch) -> None:
+    def _send(self, function: Callable[[Batch], None], batch: Batch) -> None:
         self._away = True
         self._worker.post(partial(function, batch))
 
-    def _returned(self, batch: _Batch) -> None:
+    def _returned(self, batch: Batch) -> None:
         self._away = False
         self._deliver(batch)
         self._pump()
 
-    def _deliver(self, batch: _Batch) -> None:
+    def _deliver(self, batch: Batch) -> None:
         self.settled()
         if self._committing is not None:
             self.work.committed(sum(job.writes for job in batch), self._committing)
@@ -299,7 +269,7 @@ class Database:
 
     # What may run on the thread.
 
-    def _run_on_thread(self, batch: _Batch) -> None:
+    def _run_on_thread(self, batch: Batch) -> None:
         try:
             if self._run(batch, patient=True):
                 self._end(batch)
@@ -307,17 +277,17 @@ class Database:
             self._undo(batch, error)
         self._report(batch)
 
-    def _commit_on_thread(self, batch: _Batch) -> None:
+    def _commit_on_thread(self, batch: Batch) -> None:
         self._end(batch)
         self._report(batch)
 
-    def _report(self, batch: _Batch) -> None:
+    def _report(self, batch: Batch) -> None:
         try:
             self._loop.call_soon_threadsafe(self._returned, batch)
         except RuntimeError:  # the loop is gone, and with it everybody who could be told
             log.debug("an answer came after the loop was closed")
 
-    def _run(self, batch: _Batch, *, patient: bool) -> bool:
+    def _run(self, batch: Batch, *, patient: bool) -> bool:
         """Run the units of a batch; True if that left a transaction to be committed.
 
         Raises `BlockingIOError` where another process holds the lock and we are not `patient`.
@@ -325,10 +295,10 @@ class Database:
         connection = self._connection
         if not any(job.writes for job in batch):
             if patient and not batch[0].alone:
-                _perform_in_snapshot(batch, connection)
+                perform_in_snapshot(batch, connection)
             else:
                 for job in batch:
-                    _perform(job, connection)
+                    job.perform(connection)
             return False
         if connection.doubtful and not patient:
             raise BlockingIOError
@@ -346,7 +316,7 @@ class Database:
                     raise BlockingIOError from error
                 raise
             for job in batch:
-                _perform(job, connection)
+                job.perform(connection)
             if any(job.writes and job.error is not None for job in batch):
                 # Rare, so that savepoints are taken only now: undo all, and once more with them.
                 connection.execute("ROLLBACK")
@@ -354,7 +324,7 @@ class Database:
                     return False
                 connection.execute("BEGIN IMMEDIATE")
                 for job in batch:
-                    _perform_in_savepoint(job, connection)
+                    perform_in_savepoint(job, connection)
             self.observe(connection)
         except BlockingIOError:
             raise
@@ -363,7 +333,7 @@ class Database:
             return False
         return True
 
-    def _end(self, batch: _Batch) -> None:
+    def _end(self, batch: Batch) -> None:
         began = time.perf_counter()
         try:
             if self._names is not None:
@@ -380,7 +350,7 @@ class Database:
                 self._connection.doubtful = True
             self._undo(batch, error)
 
-    def _undo(self, batch: _Batch, error: BaseException) -> None:
+    def _undo(self, batch: Batch, error: BaseException) -> None:
         connection = self._connection
         try:
             if connection.in_transaction:
@@ -394,7 +364,7 @@ class Database:
                 job.error = error
             else:
                 # It may have seen what is now undone; without the writes it can still be told.
-                _perform(job, connection)
+                job.perform(connection)
 
     def observe(self, connection: Connection) -> None:
         """Called before every commit; for subclasses that keep count."""
@@ -404,44 +374,6 @@ class Database:
 
     def settled(self) -> None:
         """Called on the loop after every batch; for subclasses that keep count."""
-
-
-def is_brief(unit: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-    """Whether a unit may run on the event loop with these arguments."""
-    return unit in _BRIEF and not any(
-        type(value) is bytes and len(value) > BRIEF_BYTES for value in args
-    )
-
-
-def _perform(job: _Job[Any], connection: Connection) -> None:
-    job.error = None
-    try:
-        job.result = job.unit(connection)
-    except BaseException as error:
-        job.error = error
-
-
-def _perform_in_snapshot(batch: _Batch, connection: Connection) -> None:
-    """Units that read see one state whoever else writes, and lock the file once for all."""
-    connection.execute("BEGIN")
-    try:
-        for job in batch:
-            _perform(job, connection)
-    finally:
-        if connection.in_transaction:  # some errors end it
-            connection.execute("COMMIT")
-
-
-def _perform_in_savepoint(job: _Job[Any], connection: Connection) -> None:
-    connection.execute("SAVEPOINT unit")
-    _perform(job, connection)
-    if job.error is None:
-        connection.execute("RELEASE unit")
-    elif connection.in_transaction:
-        connection.execute("ROLLBACK TO unit")
-        connection.execute("RELEASE unit")
-    else:  # some errors (a full disk) end the whole transaction
-        raise job.error
 
 
 def _connect(

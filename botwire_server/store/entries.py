@@ -13,8 +13,8 @@ from zlib import crc32
 import orjson
 
 from botwire_server.errors import Conflict, Damaged
-from botwire_server.store.database import brief
 from botwire_server.store.driver import DAMAGED, Connection
+from botwire_server.store.units import brief
 
 
 class Entry(NamedTuple):

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from botwire_server.store.checksums import checksum, require
-from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
 from botwire_server.store.terms import all_of, any_of, terms
+from botwire_server.store.units import brief
 
 
 class Draft(NamedTuple):

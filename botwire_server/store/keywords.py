@@ -100,6 +100,7 @@ def _sums(connection: Connection, query: str, filter: Filter) -> dict[int, float
         prepare(connection)
         condition = f"JOIN memories AS m ON m.id = found.rowid AND {condition}"
         parameters.append(parameters.pop(0))
+    # The plus lets SQLite sort, which keeps only the best; FTS5 would sort all.
     [matches] = connection.execute(
         f"""SELECT json_group_array(json_array(id, rank)) FROM (
             SELECT found.rowid AS id, found.rank AS rank

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import Damaged, QuotaExceeded
-from botwire_server.store.database import Database, brief, is_brief
+from botwire_server.store.database import Database
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import NAMESPACE
+from botwire_server.store.units import brief, is_brief
 
 P = ParamSpec("P")
 T = TypeVar("T")

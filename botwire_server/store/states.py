@@ -13,8 +13,8 @@ import orjson
 
 from botwire_server.errors import Conflict
 from botwire_server.store.checksums import checksum, require
-from botwire_server.store.database import brief
 from botwire_server.store.driver import Connection
+from botwire_server.store.units import brief
 
 
 class State(NamedTuple):

@@ -240,6 +240,7 @@ class Surroundings:
         `marks` are for every place; a memory is marked where one of its vectors is.
         """
         ids = self._ids[places]
+        # CROSS: the list of ids is gone through, in its order.
         count, vectors = self._connection.execute(
             """SELECT count(*), CAST(group_concat(embedding, '') AS BLOB)
             FROM json_each(?) AS place CROSS JOIN vectors ON vectors.id = place.value""",

@@ -31,7 +31,7 @@ SECONDS_BEFORE = 1
 # What the figures must show: a search of 20 ms stops everybody where it runs on the loop.
 SEARCH_ON_THE_LOOP = Fault(
     "store/database.py",
-    "        if unit in _BRIEF and self._idle.is_set() and self._closing is None:",
+    "        if is_brief(unit) and self._idle.is_set() and self._closing is None:",
     "        if self._idle.is_set() and self._closing is None:",
 )
 

@@ -1,0 +1,93 @@
+"""Units of work: plain functions `unit(connection, ...)` that run whole, alone or in a batch.
+
+What is here performs them on a connection; when, and on which thread, is `Database`'s to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from botwire_server.logs import request_id
+from botwire_server.store.driver import Connection
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+# A unit that is given more than this is not brief, whatever it says.
+BRIEF_BYTES = 65_536
+
+_marked: set[Callable[..., Any]] = set()
+
+
+def brief(unit: F) -> F:
+    """Mark a unit of work that touches a few rows by index: it may run on the event loop."""
+    _marked.add(unit)
+    return unit
+
+
+def is_brief(unit: Callable[..., Any], args: tuple[Any, ...] = ()) -> bool:
+    """Whether a unit may run on the event loop with these arguments."""
+    return unit in _marked and not any(
+        type(value) is bytes and len(value) > BRIEF_BYTES for value in args
+    )
+
+
+class Job(Generic[T]):
+    """A unit that somebody waits for, and what came of it."""
+
+    __slots__ = ("alone", "asked_by", "brief", "error", "future", "result", "unit", "writes")
+
+    def __init__(
+        self,
+        unit: Callable[[Connection], T],
+        future: asyncio.Future[T],
+        *,
+        writes: bool,
+        brief: bool,
+        alone: bool,
+    ) -> None:
+        self.unit = unit
+        self.future = future
+        self.writes = writes
+        self.brief = brief
+        self.alone = alone  # must not share a transaction
+        self.asked_by = request_id.get()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def perform(self, connection: Connection) -> None:
+        """Run the unit; what it raises is kept."""
+        self.error = None
+        try:
+            self.result = self.unit(connection)
+        except BaseException as error:
+            self.error = error
+
+
+Batch = list[Job[Any]]
+
+
+def perform_in_snapshot(batch: Batch, connection: Connection) -> None:
+    """Units that read see one state whoever else writes, and lock the file once for all."""
+    connection.execute("BEGIN")
+    try:
+        for job in batch:
+            job.perform(connection)
+    finally:
+        if connection.in_transaction:  # some errors end it
+            connection.execute("COMMIT")
+
+
+def perform_in_savepoint(job: Job[Any], connection: Connection) -> None:
+    """Run a unit so that it can be undone alone."""
+    connection.execute("SAVEPOINT unit")
+    job.perform(connection)
+    if job.error is None:
+        connection.execute("RELEASE unit")
+    elif connection.in_transaction:
+        connection.execute("ROLLBACK TO unit")
+        connection.execute("RELEASE unit")
+    else:  # some errors (a full disk) end the whole transaction
+        raise job.error

@@ -6,12 +6,14 @@ findings come down to.
 
 from __future__ import annotations
 
+import errno
+import sys
 import time
 from pathlib import Path
 
 import httpx
 import pytest
-from serving import namespace_files, until
+from serving import PACKAGE_ROOT, namespace_files, until
 from test_pool import directory, get, put
 
 from botwire_server.errors import StorageFull, Unavailable, Unusable
@@ -19,6 +21,10 @@ from botwire_server.store import pool
 from botwire_server.store.directory import DataDirectory
 from botwire_server.web import botwire
 from botwire_server.web.dialect import STATUS, of_class
+
+sys.path.insert(0, str(PACKAGE_ROOT / "scripts"))
+from harness.disk import CONTROL, JOURNAL, Faults, compiled, environment
+from harness.server import ServerProcess
 
 
 def test_a_full_disk_has_a_status_of_its_own_in_every_dialect():
@@ -134,3 +140,23 @@ def test_a_server_ends_in_peace_while_the_disk_is_full(make_server):
     server.start()
     assert httpx.get(f"{server.url}/memory/ns/k").json()["value"] in ("v", "w")
     assert all(Path(file).stat().st_size for file in namespace_files(server.data))
+
+
+def test_what_is_stored_after_a_purge_that_failed_survives_a_crash(tmp_path):
+    """The journal of the registry may hold the purge that was refused."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    faults = Faults(tmp_path / "faults")
+    variables = environment(compiled(tmp_path), root, faults=faults.path)
+    with ServerProcess(root / "data", more_environment=variables) as server:
+        server.wait_until_ready()
+        memory = f"http://127.0.0.1:{server.port}/memory/ns"
+        assert httpx.put(f"{memory}/old", json={"value": "v"}).status_code == 200
+        with faults.during(sync=errno.EIO, targets=JOURNAL | CONTROL):
+            assert httpx.delete(memory, params={"confirm": "ns"}).status_code == 503
+        assert httpx.put(f"{memory}/new", json={"value": "w"}).status_code == 200
+        server.kill()
+    with ServerProcess(root / "data") as server:
+        server.wait_until_ready()
+        memory = f"http://127.0.0.1:{server.port}/memory/ns"
+        assert httpx.get(f"{memory}/new").json()["value"] == "w"

@@ -27,7 +27,6 @@ from botwire_server.metrics import StoreCounters
 from botwire_server.store import purges, replacing, swap
 from botwire_server.store.driver import (
     Clock,
-    Connection,
     Durability,
     require_driver,
     sqlite3,
@@ -305,7 +304,7 @@ class DataDirectory:
         """
         if not self._doubtful:
             return
-        await self.registry.change(_nothing)
+        await self.registry.be_sure()
         doubtful, self._doubtful = self._doubtful, []
         for row in doubtful:
             if self.registry.namespace_by_id(row.tenant_id, row.id) is None:
@@ -397,7 +396,3 @@ class DataDirectory:
                         if file.name.endswith((".db", DRAFT)) and file.stat().st_size
                     }
         return sorted(file for file in known - there if file + DRAFT not in there)
-
-
-def _nothing(connection: Connection) -> None:
-    """Change nothing: fails where the registry cannot be written."""

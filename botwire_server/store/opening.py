@@ -108,5 +108,9 @@ def checkpoint(connection: Connection) -> bool:
     """Move the WAL into the file and cut it; False if a reader was in the way."""
     [busy, _, _] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if not busy:
+        if connection.doubtful:
+            # The cut itself is not on the disk yet: a power loss could bring back what was refused.
+            [_, _, path] = connection.execute("PRAGMA database_list").fetchone()
+            _sync(Path(f"{path}-wal"))
         connection.leftovers = connection.doubtful = False
     return not busy

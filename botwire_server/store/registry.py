@@ -259,6 +259,15 @@ class Registry:
         self._refresh()
         return result
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether a crash could make true what was refused: it may be in the WAL."""
+        return self._changes.doubtful
+
+    async def be_sure(self) -> None:
+        """Cut out of the WAL what was refused. Raises `Unavailable` while the disk fails."""
+        await self.change(_nothing)
+
     async def query(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -452,3 +461,7 @@ def _note(connection: Connection, totals: list[tuple[NamespaceRow, Totals, Outlo
         # What was noted of a file that a restore has replaced says nothing of the new one.
         [(*held, *outlook, row.id, row.file) for row, held, outlook in totals],
     )
+
+
+def _nothing(connection: Connection) -> None:
+    """Change nothing: fails where the registry cannot be written."""

@@ -133,6 +133,7 @@ class NamespaceRef:
         self._require("write")
         if self._limits.storage_bytes:
             await self._directory.require_room(self._tenant_row, self._limits)
+        await self._require_certainty()
         for _ in range(ATTEMPTS):
             try:
                 return await (await self._made()).write(unit, self._limits, *args, **kwargs)
@@ -161,6 +162,7 @@ class NamespaceRef:
         self._require("write")
         if self._limits.storage_bytes:
             await self._directory.require_room(self._tenant_row, self._limits)
+        await self._require_certainty()
         return await self._run(Namespace.write, unit, self._limits, *args, **kwargs)
 
     async def delete(
@@ -168,6 +170,7 @@ class NamespaceRef:
     ) -> T:
         """Run a unit that only removes; never refused for a quota."""
         self._require("write")
+        await self._require_certainty()
         return await self._run(Namespace.delete, unit, *args, **kwargs)
 
     async def purge(self) -> Totals | None:
@@ -189,6 +192,16 @@ class NamespaceRef:
                 f"This key may not {scope} here: its scopes or its namespace pattern do not "
                 "cover it."
             )
+
+    async def _require_certainty(self) -> None:
+        """Raise `Unavailable` while a crash could undo what is stored from now on.
+
+        A purge or a restore that failed may lie in the registry's journal: a crash would make it
+        true, and what was stored meanwhile would be gone with the rest.
+        """
+        registry = self._directory.registry
+        if registry.doubtful:
+            await registry.be_sure()
 
     async def _run(self, verb: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         for _ in range(ATTEMPTS):

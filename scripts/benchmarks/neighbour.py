@@ -31,8 +31,8 @@ SECONDS_BEFORE = 1
 # What the figures must show: a search of 20 ms stops everybody where it runs on the loop.
 SEARCH_ON_THE_LOOP = Fault(
     "store/database.py",
-    "        if is_brief(unit) and self._idle.is_set() and self._closing is None:",
-    "        if self._idle.is_set() and self._closing is None:",
+    "            if not batch[0].brief:\n",
+    "            if batch[0].alone:\n",
 )
 
 

@@ -17,7 +17,7 @@ import orjson
 from botwire_server import tiers
 from botwire_server.config import Config, variable
 from botwire_server.errors import Unusable
-from botwire_server.store import purges, swap
+from botwire_server.store import purges, replacing, swap
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import require_driver
 from botwire_server.store.lock import make_directory
@@ -85,7 +85,9 @@ async def opened(
         return await _finish_purge(data_dir, registry, purge_id)
 
     try:
-        if await registry.query(purges.unfinished):
+        buried = await registry.query(purges.unfinished)
+        replaced = await registry.query(replacing.due)
+        if buried or replaced:
             await finish_begun(data_dir)
         known = tiers.load(tiers_file or data_dir / tiers.FILE)
         yield Operator(registry, known, actor=ACTOR, finish_purge=finish_purge), registry

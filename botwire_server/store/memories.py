@@ -1,7 +1,8 @@
 """Memories: texts that are found by meaning. Units of work for `Namespace`.
 
 Who stores the same again finds it merged (see `sameness`): metadata are united, the newer text
-stands, and what was replaced can be read in the history. Searching is in `search`.
+stands, and what was replaced can be read in the history, as far as that has room (see `merging`).
+Searching is in `search`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from botwire_server.errors import Damaged
-from botwire_server.store import vectors
+from botwire_server.store import merging, vectors
 from botwire_server.store.checksums import checksum, require
 from botwire_server.store.driver import DAMAGED, Connection
 from botwire_server.store.sameness import fingerprint
@@ -46,6 +47,7 @@ class Memory(NamedTuple):
 class Replaced(NamedTuple):
     """What a merge replaced. `metadata` is JSON, the time is in Unix seconds."""
 
+    revision: int  # the first is 1
     content: str
     metadata: bytes
     replaced_at: float
@@ -59,13 +61,17 @@ def put(connection: Connection, draft: Draft) -> tuple[Memory, bool]:
     """Store a memory; True where it was merged with one that says the same."""
     same = fingerprint(draft.collection, draft.session_id, draft.content)
     row = connection.execute(
-        f"SELECT {_CHECKED} FROM memories WHERE same = ?",  # noqa: S608
+        f"SELECT {_CHECKED}, bytes FROM memories WHERE same = ?",  # noqa: S608
         (same,),
     ).fetchone()
     # As it will be written out, so that a bound read from a memory includes that memory.
     now = round(connection.now, 6)
     if row is not None:
-        return _merge(connection, _sound(row), draft, now), True
+        *checked, held = row
+        memory = _merge(connection, _sound(checked), held, draft, now)
+        if memory is not None:
+            return memory, True
+        _retire(connection, same)
     with_vectors = vectors.adopt(connection, draft.model)
     metadata = _encoded(draft.metadata)
     [id] = connection.execute(
@@ -85,8 +91,22 @@ def put(connection: Connection, draft: Draft) -> tuple[Memory, bool]:
 
 
 def put_all(connection: Connection, drafts: Sequence[Draft]) -> list[tuple[Memory, bool]]:
-    """Store memories in this order, all or none."""
-    return [put(connection, draft) for draft in drafts]
+    """Store memories in this order, all or none.
+
+    Where several say the same, each has the metadata that it brought, the last of them all: so the
+    answer does not grow faster than what was sent.
+    """
+    stored: list[tuple[Memory, bool]] = []
+    last: dict[str, int] = {}
+    for number, draft in enumerate(drafts):
+        memory, merged = put(connection, draft)
+        before = last.get(memory.id)
+        if before is not None:
+            own = _encoded(drafts[before].metadata).encode()
+            stored[before] = stored[before][0]._replace(metadata=own), stored[before][1]
+        last[memory.id] = number
+        stored.append((memory, merged))
+    return stored
 
 
 def get(connection: Connection, id: int) -> Memory | None:
@@ -132,20 +152,22 @@ def newest(connection: Connection, limit: int) -> list[Memory]:
     return [_memory(connection, _sound(row)) for row in rows]
 
 
-def history(connection: Connection, id: int) -> tuple[Memory, list[Replaced]] | None:
-    """A memory and what it replaced, oldest first."""
+def history(
+    connection: Connection, id: int, *, after: int = 0, limit: int = -1
+) -> tuple[Memory, list[Replaced]] | None:
+    """A memory and what it replaced, oldest first: at most `limit`, behind the revision `after`."""
     memory = get(connection, id)
     if memory is None:
         return None
     rows = connection.execute(
-        """SELECT content, metadata, replaced_at, crc FROM memory_history
-        WHERE memory_id = ? ORDER BY revision""",
-        (id,),
+        """SELECT revision, content, metadata, replaced_at, crc FROM memory_history
+        WHERE memory_id = ? AND revision > ? ORDER BY revision LIMIT ?""",
+        (id, after, limit),
     )
     replaced = []
-    for content, text, moment, crc in rows:
+    for revision, content, text, moment, crc in rows:
         require(crc, content, text, moment)
-        replaced.append(Replaced(content, text.encode(), moment))
+        replaced.append(Replaced(revision, content, text.encode(), moment))
     return memory, replaced
 
 
@@ -167,10 +189,21 @@ def from_uuid(text: str) -> tuple[str, int] | None:
     return found if uuid(*found) == text.lower() else None
 
 
-def _merge(connection: Connection, row: Sequence[Any], draft: Draft, now: float) -> Memory:
+def _merge(
+    connection: Connection, row: Sequence[Any], held: int, draft: Draft, now: float
+) -> Memory | None:
+    """Merge a draft with a memory whose texts are `held` bytes, history and all.
+
+    None where that would be more than a memory may become; then nothing was done.
+    """
     id, content, text, collection, session_id, created_at, _, _ = row
-    metadata = _encoded(united(orjson.loads(text), draft.metadata))
+    metadata = merging.merged(text, draft.metadata)
+    if metadata is None:
+        return None
     if (content, text) != (draft.content, metadata):
+        # What it holds now is what it will have replaced.
+        if held > merging.HISTORY_BYTES:
+            return None
         connection.execute(
             """INSERT INTO memory_history
                 (memory_id, revision, content, metadata, replaced_at, crc)
@@ -201,13 +234,13 @@ def _merge(connection: Connection, row: Sequence[Any], draft: Draft, now: float)
     )
 
 
-def united(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Both metadata; where they differ the newer stands, objects are united pair by pair."""
-    both = {**older, **newer}
-    for key in older.keys() & newer.keys():
-        if isinstance(older[key], dict) and isinstance(newer[key], dict):
-            both[key] = united(older[key], newer[key])
-    return both
+def _retire(connection: Connection, same: bytes) -> None:
+    """Let the memory that is found by `same`, if there is one, be merged with no more."""
+    row = connection.execute("SELECT id FROM memories WHERE same = ?", (same,)).fetchone()
+    if row is not None:
+        connection.execute(
+            "UPDATE memories SET same = ? WHERE id = ?", (merging.retired(same, row[0]), row[0])
+        )
 
 
 def dump(connection: Connection) -> Iterator[dict[str, Any]]:
@@ -225,7 +258,11 @@ def dump(connection: Connection) -> Iterator[dict[str, Any]]:
             "created_at": created_at,
             "updated_at": updated_at,
             "history": [
-                {**replaced._asdict(), "metadata": orjson.Fragment(replaced.metadata)}
+                {
+                    "content": replaced.content,
+                    "metadata": orjson.Fragment(replaced.metadata),
+                    "replaced_at": replaced.replaced_at,
+                }
                 for replaced in (history(connection, id) or (None, []))[1]
             ],
             "model": list(model) if model and held else None,
@@ -236,6 +273,8 @@ def dump(connection: Connection) -> Iterator[dict[str, Any]]:
 def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
     """Take in the records of `dump`, ids and all."""
     for record in records:
+        same = fingerprint(record["collection"], record["session_id"], record["content"])
+        _retire(connection, same)  # of those that say the same the newest goes on
         model = None if record["model"] is None else Model(*record["model"])
         with_vectors = vectors.adopt(connection, model)
         past = [
@@ -252,7 +291,7 @@ def load(connection: Connection, records: Iterable[dict[str, Any]]) -> None:
                 **record,
                 "text": metadata,
                 "crc": checksum(record["content"], metadata, made, moved),
-                "same": fingerprint(record["collection"], record["session_id"], record["content"]),
+                "same": same,
                 "bytes": sum(len(text.encode()) for text in texts),
             },
         )

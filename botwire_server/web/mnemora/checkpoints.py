@@ -12,25 +12,26 @@ from typing import Any
 
 import orjson
 
-from botwire_server.errors import Conflict
+from botwire_server.errors import Conflict, TooLarge
 from botwire_server.store.states import Resolve
 
 _ORDERED_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[67][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _PENDING = "pending_writes"
 
 
-def resolver(data: dict[str, Any]) -> Resolve | None:
+def resolver(data: dict[str, Any], *, most: int) -> Resolve | None:
     """What to do where this document's version is stale; None where it is no checkpoint.
 
     An older checkpoint leaves what is stored, a newer one replaces it, and of two writes of the
-    same one the pending writes are united.
+    same one the pending writes are united, into `most` bytes at most.
     """
     given = _checkpoint_id(data)
     if given is None:
         return None
 
     def resolve(stored: bytes) -> bytes | None:
-        document = orjson.loads(stored)
+        # A document from before there was a limit is not even read: everybody would wait for it.
+        document = orjson.loads(stored) if len(stored) <= most else {}
         present = _checkpoint_id(document)
         if present is None or present[14] != given[14]:
             raise Conflict(
@@ -41,7 +42,13 @@ def resolver(data: dict[str, Any]) -> Resolve | None:
             return None
         if given > present:
             return orjson.dumps(data)
-        return orjson.dumps({**document, **data, **_united(document, data)})
+        both = orjson.dumps({**document, **data, **_united(document, data)})
+        if len(both) > most:
+            raise TooLarge(
+                f"The checkpoint would be larger than {most} bytes together with what is stored "
+                "of it; nothing was changed. Read the state again and write it whole."
+            )
+        return both
 
     return resolve
 

@@ -26,8 +26,9 @@ from botwire_server.web.description import (
     operation,
     or_null,
 )
+from botwire_server.web.description import Query as Paged
 from botwire_server.web.dialect import Resource
-from botwire_server.web.fields import Field
+from botwire_server.web.fields import Cursor, Field, Whole
 from botwire_server.web.mnemora.drafts import BATCH, ITEMS, NEW, draft, drafts
 from botwire_server.web.mnemora.envelope import SEARCH_META, success, wrapped
 from botwire_server.web.mnemora.fields import AGENT, UNASKED, Fields, numbered, read_fields
@@ -56,8 +57,26 @@ RESULTS = Shape("FoundMemories", {"results": listed(FOUND), "count": WHOLE})
 STORED = Shape("StoredMemories", {"items": listed(MEMORY), "count": WHOLE})
 HISTORY = Shape(
     "MemoryHistory",
-    {"id": STRING, "current": MEMORY, "history": listed(REPLACED), "count": WHOLE},
+    {
+        "id": STRING,
+        "current": MEMORY,
+        "history": listed(REPLACED),
+        "count": WHOLE,
+        "cursor": STRING,
+    },
+    optional=frozenset({"cursor"}),
 )
+DEFAULT_PAGE = 50
+LONGEST_PAGE = 500
+LIMIT = Whole(
+    "limit",
+    f"What was replaced, at most; {DEFAULT_PAGE} where there is a cursor, else all.",
+    least=1,
+    most=LONGEST_PAGE,
+    place="query",
+)
+AFTER = Cursor("h")
+PAGE = Paged(LIMIT, AFTER)
 ID = Field[str]("memory_id", "The memory's id.", STRING | {"minLength": 1}, place="path")
 
 
@@ -109,8 +128,9 @@ def resources() -> list[Resource]:
             GET=operation(
                 _history,
                 "get_memory_history",
-                "Read what a memory was before it was merged",
+                "Read what a memory was before it was merged, oldest first",
                 path=(ID,),
+                query=PAGE,
                 answers={200: wrapped(HISTORY)},
                 refusals=(NotFound,),
             ),
@@ -225,20 +245,27 @@ async def _delete(request: Request) -> Response:
 
 
 async def _history(request: Request) -> Response:
+    asked = PAGE.read(request)
+    after, limit = AFTER.of(asked), LIMIT.of(asked)
     here, id = _located(request)
-    found = await here.read(memories.history, id)
+    if limit is None and after is not None:
+        limit = DEFAULT_PAGE
+    found = await here.read(
+        memories.history, id, after=after or 0, limit=-1 if limit is None else limit + 1
+    )
     if found is None:
         raise _missing()
     memory, replaced = found
-    return success(
-        request,
-        {
-            "id": memory.id,
-            "current": memory_record(here.name, memory),
-            "history": [replaced_record(one) for one in replaced],
-            "count": len(replaced),
-        },
-    )
+    shown = replaced[:limit]
+    answer: dict[str, Any] = {
+        "id": memory.id,
+        "current": memory_record(here.name, memory),
+        "history": [replaced_record(one) for one in shown],
+        "count": len(shown),
+    }
+    if len(shown) < len(replaced):
+        answer["cursor"] = f"h{shown[-1].revision}"
+    return success(request, answer)
 
 
 async def _find_everywhere(

@@ -200,7 +200,9 @@ class _Handlers:
             orjson.dumps(data),
             version=version,
             ttl=_ttl(fields),
-            resolve=checkpoints.resolver(data) if self._checkpoint_ids else None,
+            resolve=(
+                checkpoints.resolver(data, most=LARGEST_BODY) if self._checkpoint_ids else None
+            ),
         )
         if state is None:
             raise _no_state()

@@ -110,7 +110,7 @@ FAULTS = {
     ),
     "a scope is not asked for": (
         "store/tenant.py",
-        '        self._require("purge")\n',
+        '        self.require("purge")\n',
         "",
     ),
 }

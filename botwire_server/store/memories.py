@@ -109,6 +109,16 @@ def put_all(connection: Connection, drafts: Sequence[Draft]) -> list[tuple[Memor
     return stored
 
 
+def as_sent(memory: Memory, draft: Draft) -> Memory:
+    """A memory that was just stored, holding what `draft` brought and nothing from before."""
+    return memory._replace(
+        content=draft.content,
+        metadata=_encoded(draft.metadata).encode(),
+        collection=draft.collection,
+        session_id=draft.session_id,
+    )
+
+
 def get(connection: Connection, id: int) -> Memory | None:
     """The memory with this number."""
     row = connection.execute(

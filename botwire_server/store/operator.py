@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Operator:
         id = secrets.token_hex(8)
         await self._registry.change(records.add_tenant, id, name, tier)
         await self._note("create tenant", id, id)
-        return await self.show_tenant(name)
+        return await self._shown_tenant(id)
 
     async def list_tenants(self) -> list[dict[str, Any]]:
         """Every tenant with what it holds."""
@@ -68,9 +69,7 @@ class Operator:
 
     async def show_tenant(self, name: str) -> dict[str, Any]:
         """One tenant: what it holds, and its keys."""
-        row = self._tenant(name)
-        shown = next(each for each in await self.list_tenants() if each["id"] == row.id)
-        return {**shown, "keys": await self.list_keys(name)}
+        return await self._shown_tenant(self._tenant(name).id)
 
     async def set_tier(self, name: str, tier: str) -> dict[str, Any]:
         """Give a tenant another tier; it holds from the next request on."""
@@ -78,7 +77,7 @@ class Operator:
         self._check_tier(tier)
         await self._registry.change(records.set_tier, row.id, tier)
         await self._note("set tier", row.id, tier)
-        return await self.show_tenant(name)
+        return await self._shown_tenant(row.id)
 
     async def create_key(
         self,
@@ -100,13 +99,21 @@ class Operator:
         row = None if tenant is None else self._tenant(tenant)
         lifetime = None if expires is None else duration(expires, "expires")
         made = keys.new_key()
-        key = await self._registry.add_key(
-            made,
-            tenant_id=None if row is None else row.id,
-            label=label,
-            scopes=stored,
-            pattern=pattern,
-            expires_at=None if lifetime is None else self._registry.now + lifetime,
+        now = self._registry.now
+        key = await self._registry.change(
+            records.add_key,
+            KeyRow(
+                id=made.id,
+                tenant_id=None if row is None else row.id,
+                hash=made.hash,
+                label=label,
+                scopes=stored,
+                pattern=pattern,
+                created_at=now,
+                last_used_at=None,
+                expires_at=None if lifetime is None else now + lifetime,
+                revoked_at=None,
+            ),
         )
         await self._note("create key", key.tenant_id, key.id)
         return {**_shown(key, tenant), "key": made.text}
@@ -150,8 +157,8 @@ class Operator:
 
     async def list_namespaces(self, tenant: str, *, prefix: str = "") -> list[dict[str, Any]]:
         """A tenant's namespaces with what they hold."""
-        row = self._tenant(tenant)
         await self._noted()
+        row = self._tenant(tenant)
         return [
             {
                 "namespace": found.name,
@@ -235,15 +242,14 @@ class Operator:
 
     async def usage(self, tenant: str | None = None) -> list[dict[str, Any]]:
         """Calls and holdings of one tenant or of all, by key and by day."""
-        await self._noted()
-        rows = (
-            [self._tenant(tenant)]
-            if tenant is not None
-            else [TenantRow(each["id"], each["tenant"], "") for each in await self.list_tenants()]
-        )
-        return [
-            {"tenant": row.name, **await self._registry.query(usage.report, row.id)} for row in rows
-        ]
+        if tenant is not None:
+            await self._noted()
+            return [await self._usage_of(self._tenant(tenant))]
+        reports = []
+        for each in await self.list_tenants():
+            with suppress(NotFound):  # purged meanwhile
+                reports.append(await self._usage_of(self._tenant(each["tenant"])))
+        return reports
 
     async def audit(self, tenant: str | None = None) -> list[dict[str, Any]]:
         """What was done, oldest first."""
@@ -257,14 +263,28 @@ class Operator:
     def _tenant(self, name: str) -> TenantRow:
         row = self._registry.tenant(name)
         if row is None:
-            raise NotFound("There is no such tenant; `tenants list` names them.")
+            raise records.no_tenant()
         return row
+
+    async def _shown_tenant(self, id: str) -> dict[str, Any]:
+        await self._noted()
+        owned = await self._registry.query(records.all_keys, id)
+        found = await self._registry.query(records.tenants, id)
+        if not found:
+            raise records.no_tenant()
+        return {**found[0], "keys": [_shown(key, name) for key, name in owned]}
+
+    async def _usage_of(self, row: TenantRow) -> dict[str, Any]:
+        found = await self._registry.query(usage.report, row.id)
+        if self._tenant(row.name).id != row.id:
+            raise records.no_tenant()
+        return {"tenant": row.name, **found}
 
     async def _key(self, id: str) -> tuple[KeyRow, str | None]:
         for key, tenant in await self._registry.query(records.all_keys, None):
             if key.id == id:
                 return key, tenant
-        raise NotFound("There is no key with this id; `keys list` names them.")
+        raise records.no_key()
 
     def _check_tier(self, tier: str) -> None:
         if tier not in self._tiers:

@@ -1,13 +1,15 @@
 """What operators keep in the registry: tenants, keys, the audit. Units of work.
 
-The audit names tenants by id only, so that a purge leaves no name behind.
+A tenant that is being purged is gone, and its keys with it: whoever looked them up before that
+hears `NotFound` from here. The audit names tenants by id only, so that a purge leaves no name
+behind.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from botwire_server.errors import Invalid
+from botwire_server.errors import Invalid, NotFound
 from botwire_server.logs import timestamp
 from botwire_server.store import keys
 from botwire_server.store.archive import Built
@@ -16,13 +18,15 @@ from botwire_server.store.namespace import Totals
 from botwire_server.store.rows import KeyRow
 
 
-def tenants(connection: Connection) -> list[dict[str, Any]]:
-    """Every tenant with what it holds as of last noted, by name."""
+def tenants(connection: Connection, id: str | None = None) -> list[dict[str, Any]]:
+    """Every tenant, or the one of this id, with what it holds as of last noted; by name."""
     held = ", ".join(f"coalesce(sum(n.{name}), 0)" for name in Totals._fields)
     rows = connection.execute(
         f"""SELECT t.id, t.name, t.tier, t.created_at, count(n.id), {held}
         FROM tenants t LEFT JOIN namespaces n ON n.tenant_id = t.id
-        WHERE t.purging_at IS NULL GROUP BY t.id ORDER BY t.name"""  # noqa: S608
+        WHERE t.purging_at IS NULL AND (?1 IS NULL OR t.id = ?1)
+        GROUP BY t.id ORDER BY t.name""",  # noqa: S608
+        (id,),
     )
     return [
         {
@@ -49,18 +53,43 @@ def add_tenant(connection: Connection, id: str, name: str, tier: str) -> None:
 
 
 def set_tier(connection: Connection, tenant_id: str, tier: str) -> None:
-    """Give a tenant another tier."""
-    connection.execute("UPDATE tenants SET tier = ? WHERE id = ?", (tier, tenant_id))
+    """Give a tenant another tier. Raises `NotFound`."""
+    changed = connection.execute(
+        "UPDATE tenants SET tier = ? WHERE id = ? AND purging_at IS NULL", (tier, tenant_id)
+    )
+    if not changed.rowcount:
+        raise no_tenant()
 
 
+_KEY = ", ".join(KeyRow._fields)
 _KEYS = ", ".join(f"k.{field}" for field in KeyRow._fields)
+
+
+def add_key(connection: Connection, row: KeyRow) -> KeyRow:
+    """Record a key; from now on keys are required. Raises `NotFound` where its tenant is gone."""
+    if (
+        row.tenant_id is not None
+        and not connection.execute(
+            "SELECT 1 FROM tenants WHERE id = ? AND purging_at IS NULL", (row.tenant_id,)
+        ).fetchone()
+    ):
+        raise no_tenant()
+    connection.execute(
+        f"INSERT INTO keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        row,
+    )
+    connection.execute(
+        "INSERT INTO facts (name, value) VALUES ('keys_required', 1) ON CONFLICT DO NOTHING"
+    )
+    return row
 
 
 def all_keys(connection: Connection, tenant_id: str | None) -> list[tuple[KeyRow, str | None]]:
     """The keys of a tenant, or of all, with the tenant's name; oldest first."""
     rows = connection.execute(
         f"""SELECT {_KEYS}, t.name FROM keys k LEFT JOIN tenants t ON t.id = k.tenant_id
-        WHERE ?1 IS NULL OR k.tenant_id = ?1 ORDER BY k.created_at, k.id""",  # noqa: S608
+        WHERE (?1 IS NULL OR k.tenant_id = ?1) AND t.purging_at IS NULL
+        ORDER BY k.created_at, k.id""",  # noqa: S608
         (tenant_id,),
     )
     return [(KeyRow(*row[:-1]), row[-1]) for row in rows]
@@ -74,7 +103,8 @@ def rotate(
     works_until: float,
     expires_at: float | None,
 ) -> KeyRow:
-    """Record the successor of a key and let the key itself end."""
+    """Record the successor of a key and let the key itself end. Raises `NotFound`."""
+    _require_key(connection, key.id)
     now = connection.now
     # Without grace it is revoked: that holds whatever the clock does next.
     ended = connection.execute(
@@ -92,22 +122,37 @@ def rotate(
         last_used_at=None,
         expires_at=expires_at,
     )
-    columns = ", ".join(KeyRow._fields)
-    connection.execute(
-        f"INSERT INTO keys ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-        new,
-    )
-    return new
+    return add_key(connection, new)
 
 
 def revoke(connection: Connection, id: str) -> KeyRow:
-    """Let a key work no longer."""
+    """Let a key work no longer. Raises `NotFound`."""
+    _require_key(connection, id)
     row = connection.execute(
         f"""UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?
-        RETURNING {", ".join(KeyRow._fields)}""",  # noqa: S608
+        RETURNING {_KEY}""",  # noqa: S608
         (connection.now, id),
     ).fetchone()
     return KeyRow(*row)
+
+
+def no_tenant() -> NotFound:
+    """What is said of a tenant that is not there, or not any more."""
+    return NotFound("There is no such tenant; `tenants list` names them.")
+
+
+def no_key() -> NotFound:
+    """What is said of a key that is not there, or not any more."""
+    return NotFound("There is no key with this id; `keys list` names them.")
+
+
+def _require_key(connection: Connection, id: str) -> None:
+    if not connection.execute(
+        """SELECT 1 FROM keys k LEFT JOIN tenants t ON t.id = k.tenant_id
+        WHERE k.id = ? AND t.purging_at IS NULL""",
+        (id,),
+    ).fetchone():
+        raise no_key()
 
 
 def add_audit(

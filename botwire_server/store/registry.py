@@ -24,7 +24,6 @@ from botwire_server.errors import Damaged, QuotaExceeded, Unauthorized, Unavaila
 from botwire_server.store import driver, keys, swap
 from botwire_server.store.database import Database
 from botwire_server.store.driver import Clock, Connection, Durability
-from botwire_server.store.keys import NewKey
 from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
 from botwire_server.store.namespace import Outlook, Totals
@@ -39,9 +38,6 @@ DEFAULT_TENANT = "default"
 
 # Look-ups that are remembered.
 MOST_REMEMBERED = 8_192
-
-
-_KEY = ", ".join(KeyRow._fields)
 
 
 class _Control(Database):
@@ -222,22 +218,6 @@ class Registry:
         row = self.tenant(name)
         return row if row is not None else await self.change(_ensure_tenant, name, tier)
 
-    async def add_key(
-        self,
-        key: NewKey,
-        *,
-        tenant_id: str | None,
-        label: str,
-        scopes: str,
-        pattern: str,
-        expires_at: float | None,
-    ) -> KeyRow:
-        """Record a key; from now on keys are required."""
-        row = KeyRow(
-            key.id, tenant_id, key.hash, label, scopes, pattern, self.now, None, expires_at, None
-        )
-        return await self.change(_add_key, row)
-
     async def add_namespace(
         self, tenant_id: str, name: str, *, id: str, file: str, most: int = 0
     ) -> NamespaceRow:
@@ -407,17 +387,6 @@ def _ensure_tenant(connection: Connection, name: str, tier: str) -> TenantRow:
     if row is None:
         raise Unavailable("This tenant is being purged; try again when that is done.")
     return TenantRow(*row)
-
-
-def _add_key(connection: Connection, row: KeyRow) -> KeyRow:
-    connection.execute(
-        f"INSERT INTO keys ({_KEY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-        row,
-    )
-    connection.execute(
-        "INSERT INTO facts (name, value) VALUES ('keys_required', 1) ON CONFLICT DO NOTHING"
-    )
-    return row
 
 
 def _add_namespace(

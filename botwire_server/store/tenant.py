@@ -46,10 +46,22 @@ class Tenant:
         names.check(name, "namespace", longest=names.LONGEST_NAMESPACE)
         return NamespaceRef(self, name)
 
-    def namespace_name(self, id: str) -> str | None:
-        """The name of the namespace with this id, if it is one of this tenant's."""
+    def require(self, scope: str) -> None:
+        """Raise `Forbidden` unless the key may do this anywhere at all."""
+        if scope not in self._grant.scopes:
+            raise Forbidden(f"This key may not {scope}: its scopes do not cover it.")
+
+    def namespace_by_id(self, id: str, scope: str) -> NamespaceRef | None:
+        """The namespace with this id, if the key may do `scope` there.
+
+        What the key's pattern leaves out is None, like what is another tenant's or nobody's. Raises
+        `Forbidden` where the key may do it nowhere, whatever the id.
+        """
+        self.require(scope)
         row = self._directory.registry.namespace_by_id(self._row.id, id)
-        return None if row is None else row.name
+        if row is None or not self._grant.allows(scope, row.name):
+            return None
+        return NamespaceRef(self, row.name)
 
     def namespaces(self) -> list[str]:
         """The names of the namespaces that the key may read."""
@@ -58,6 +70,7 @@ class Tenant:
 
     async def namespaces_with(self, kind: str) -> list[str]:
         """The names of those that hold something of a kind: a field of `Totals`."""
+        self.require("read")
         await self._directory.note_changes()
         return [
             row.name
@@ -116,11 +129,23 @@ class NamespaceRef:
         """Its name."""
         return self._name
 
+    def allows(self, scope: str) -> bool:
+        """Whether the key may do this here."""
+        return self._grant.allows(scope, self._name)
+
+    def require(self, scope: str) -> None:
+        """Raise `Forbidden` unless the key may do this here."""
+        if not self.allows(scope):
+            raise Forbidden(
+                f"This key may not {scope} here: its scopes or its namespace pattern do not "
+                "cover it."
+            )
+
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that reads."""
-        self._require("read")
+        self.require("read")
         return await self._run(Namespace.read, unit, *args, **kwargs)
 
     async def write(
@@ -130,7 +155,7 @@ class NamespaceRef:
 
         Raises `QuotaExceeded` over a limit: then nothing was stored.
         """
-        self._require("write")
+        self.require("write")
         if self._limits.storage_bytes:
             await self._directory.require_room(self._tenant_row, self._limits)
         await self._require_certainty()
@@ -149,7 +174,7 @@ class NamespaceRef:
         **kwargs: P.kwargs,
     ) -> T:
         """`write` a unit that stores at most so many vectors."""
-        self._require("write")
+        self.require("write")
         if not self._limits.vectors or not vectors:
             return await self.write(unit, *args, **kwargs)
         async with self._directory.room_for_vectors(self._tenant_row, self._limits, vectors):
@@ -159,7 +184,7 @@ class NamespaceRef:
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that only changes what is there: like `write`, but it makes no namespace."""
-        self._require("write")
+        self.require("write")
         if self._limits.storage_bytes:
             await self._directory.require_room(self._tenant_row, self._limits)
         await self._require_certainty()
@@ -169,13 +194,13 @@ class NamespaceRef:
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that only removes; never refused for a quota."""
-        self._require("write")
+        self.require("write")
         await self._require_certainty()
         return await self._run(Namespace.delete, unit, *args, **kwargs)
 
     async def purge(self) -> Totals | None:
         """Remove the namespace, file and all; what it held, or None if there was none."""
-        self._require("purge")
+        self.require("purge")
         row = self._directory.find(self._tenant_row, self._name)
         if row is None:
             return None
@@ -185,13 +210,6 @@ class NamespaceRef:
         actor = self._tenant.call.key_id or "open"
         receipt = await self._directory.purge_namespace(row, actor=actor)
         return None if receipt is None else Totals(*(receipt[name] for name in Totals._fields))
-
-    def _require(self, scope: str) -> None:
-        if not self._grant.allows(scope, self._name):
-            raise Forbidden(
-                f"This key may not {scope} here: its scopes or its namespace pattern do not "
-                "cover it."
-            )
 
     async def _require_certainty(self) -> None:
         """Raise `Unavailable` while a crash could undo what is stored from now on.

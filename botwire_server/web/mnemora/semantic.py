@@ -12,7 +12,7 @@ from starlette.responses import Response
 from botwire_server.errors import Invalid, NotFound
 from botwire_server.store import memories, ranking
 from botwire_server.store import search as searching
-from botwire_server.store.memories import Memory
+from botwire_server.store.memories import Draft, Memory
 from botwire_server.store.ranking import Hit
 from botwire_server.store.search import Query
 from botwire_server.store.tenant import NamespaceRef, Tenant
@@ -161,11 +161,18 @@ def resources() -> list[Resource]:
 
 async def store(request: Request, agent_id: str, fields: Fields) -> tuple[dict[str, Any], int]:
     """Store a memory: its record, and 201, or 200 where it was merged."""
+    here = namespace(request, agent_id)
+    here.require("write")  # before anything is embedded
     made = await draft(request, fields)
-    memory, merged = await namespace(request, agent_id).write_vectors(
-        len(made.vectors), memories.put, made
-    )
-    return memory_record(agent_id, memory, deduplicated=merged), 200 if merged else 201
+    memory, merged = await here.write_vectors(len(made.vectors), memories.put, made)
+    record = _stored(here, made, memory, merged)
+    return record, 200 if record["deduplicated"] else 201
+
+
+def require_reading(request: Request, agent_id: str | None) -> None:
+    """Raise `Forbidden` unless the key may search this agent, or any: before it is embedded."""
+    tenant: Tenant = request.scope["tenant"]
+    (tenant if agent_id is None else tenant.namespace(agent_id)).require("read")
 
 
 async def find(
@@ -207,11 +214,16 @@ async def _post_batch(request: Request) -> Response:
             where=("body", "items", "agent_id"),
         )
     [agent] = agents
+    here = namespace(request, agent)
+    here.require("write")
     made = await drafts(request, given)
-    stored = await namespace(request, agent).write_vectors(
+    stored = await here.write_vectors(
         sum(len(each.vectors) for each in made), memories.put_all, made
     )
-    answer = [memory_record(agent, memory, deduplicated=merged) for memory, merged in stored]
+    answer = [
+        _stored(here, draft, memory, merged)
+        for draft, (memory, merged) in zip(made, stored, strict=True)
+    ]
     return success(request, {"items": answer, "count": len(answer)}, 201)
 
 
@@ -219,6 +231,7 @@ async def _search(request: Request) -> Response:
     UNASKED.read(request)
     fields = await read_fields(request, SEARCH)
     agent = AGENT_SOUGHT.of(fields)
+    require_reading(request, agent)
     query = await query_of(request, fields)
     found, by_vector = await find(request, query, agent, explain=EXPLAIN.of(fields))
     return success(
@@ -229,7 +242,7 @@ async def _search(request: Request) -> Response:
 
 
 async def _get(request: Request) -> Response:
-    here, id = _located(request)
+    here, id = _located(request, "read")
     memory = await here.read(memories.get, id)
     if memory is None:
         raise _missing()
@@ -238,7 +251,7 @@ async def _get(request: Request) -> Response:
 
 async def _delete(request: Request) -> Response:
     UNASKED.read(request)
-    here, id = _located(request)
+    here, id = _located(request, "write")
     if not await here.delete(memories.delete, id):
         raise _missing()
     return Response(status_code=204)
@@ -247,7 +260,7 @@ async def _delete(request: Request) -> Response:
 async def _history(request: Request) -> Response:
     asked = PAGE.read(request)
     after, limit = AFTER.of(asked), LIMIT.of(asked)
-    here, id = _located(request)
+    here, id = _located(request, "read")
     if limit is None and after is not None:
         limit = DEFAULT_PAGE
     found = await here.read(
@@ -317,14 +330,28 @@ def _hit(agent: str, memory: Memory, hit: Hit, explain: bool) -> dict[str, Any]:
     return record
 
 
-def _located(request: Request) -> tuple[NamespaceRef, int]:
-    """The namespace that a memory's id names, and its number there. Raises `NotFound`."""
+def _stored(here: NamespaceRef, made: Draft, memory: Memory, merged: bool) -> dict[str, Any]:
+    """The record of what was stored, as far as the key may know it.
+
+    The metadata of a memory that it was merged with are there only for who may read them.
+    """
+    if not here.allows("read"):
+        memory, merged = memories.as_sent(memory, made), False
+    return memory_record(here.name, memory, deduplicated=merged)
+
+
+def _located(request: Request, scope: str) -> tuple[NamespaceRef, int]:
+    """The namespace that a memory's id names, and its number there, for who may do `scope` there.
+
+    Raises `NotFound`, also for what is out of the key's reach.
+    """
     tenant: Tenant = request.scope["tenant"]
+    tenant.require(scope)
     found = memories.from_uuid(ID.of(request.path_params))
-    name = None if found is None else tenant.namespace_name(found[0])
-    if found is None or name is None:
+    here = None if found is None else tenant.namespace_by_id(found[0], scope)
+    if found is None or here is None:
         raise _missing()
-    return tenant.namespace(name), found[1]
+    return here, found[1]
 
 
 def _missing() -> NotFound:

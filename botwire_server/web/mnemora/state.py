@@ -193,17 +193,25 @@ class _Handlers:
                 "version is required: the one that was read with the state.",
                 where=("body", "version"),
             )
+        here = namespace(request, agent)
+        may_read = here.allows("read")
         # Not `write`: what does not exist is not made by an update.
-        state = await namespace(request, agent).update(
-            states.update,
-            session,
-            orjson.dumps(data),
-            version=version,
-            ttl=_ttl(fields),
-            resolve=(
-                checkpoints.resolver(data, most=LARGEST_BODY) if self._checkpoint_ids else None
-            ),
-        )
+        try:
+            state = await here.update(
+                states.update,
+                session,
+                orjson.dumps(data),
+                version=version,
+                ttl=_ttl(fields),
+                resolve=self._resolver(data) if may_read else None,
+            )
+        except Conflict:
+            if may_read:
+                raise
+            raise Conflict(
+                "The state is not at this version: somebody whose key may read has to read it "
+                "again and repeat the change."
+            ) from None
         if state is None:
             raise _no_state()
         return success(request, state_record(agent, state))
@@ -237,6 +245,10 @@ class _Handlers:
         if not await namespace(request, agent).delete(states.delete, session):
             raise _no_state()
         return success(request, {"deleted": True, "agent_id": agent, "session_id": session})
+
+    def _resolver(self, data: dict[str, Any]) -> states.Resolve | None:
+        # It compares with what is stored, and its outcome tells of that: for who may read.
+        return checkpoints.resolver(data, most=LARGEST_BODY) if self._checkpoint_ids else None
 
 
 def _ttl(fields: Fields) -> float | None:

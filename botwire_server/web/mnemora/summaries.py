@@ -68,7 +68,9 @@ async def _summarize(request: Request, summarizer: Summarizer) -> Response:
     fields = await read_fields(request, WANTED)
     wanted = EPISODES.of(fields) or 50
     most_words = WORDS.of(fields) or 500
-    found = await namespace(request, agent).read(episodes.last, wanted)
+    here = namespace(request, agent)
+    here.require("write")  # before a model is asked
+    found = await here.read(episodes.last, wanted)
     texts = [readable(orjson.loads(episode.content)) for episode in found]
     if not any(texts):
         raise NotFound("This agent has no episodes that could be summarised.")

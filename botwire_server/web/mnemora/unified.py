@@ -191,6 +191,7 @@ async def _search(request: Request) -> Response:
     UNASKED.read(request)
     fields = await read_fields(request, SEARCH_BOTH)
     agent = AGENT_SOUGHT.of(fields)
+    semantic.require_reading(request, agent)
     asked = {name: value for name, value in fields.items() if name in _SEARCH_FIELDS}
     query = await query_of(request, asked)
     meant, by_vector = await semantic.find(request, query, agent)

@@ -65,6 +65,13 @@ class Config:
         None, "TOML file with tiers of limits.", shown="tiers.toml in the data directory"
     )
     max_body_bytes: int = _setting(1_048_576, "Largest request body, in bytes.", least=1_024)
+    read_seconds: int = _setting(
+        5,
+        "Seconds that a read may compute, and as many that it may wait for others. Beyond the "
+        "first it is refused with 413, beyond the second with 503.",
+        least=1,
+        most=3_600,
+    )
     durability: Durability = _setting(
         "full",
         "full: an acknowledged write survives power loss. relaxed: it survives a crash of the "

@@ -12,8 +12,11 @@
     ├── MethodNotAllowed       the thing exists and does not do that
     ├── Conflict               a compare-and-set lost
     ├── TooLarge               the body is over its limit
+    ├── TooExpensive           a read used up the time that it may compute
     ├── QuotaExceeded          a limit of the tenant is used up
     ├── Unavailable            it may work later
+    │   ├── Busy                   others kept a read waiting for too long
+    │   ├── Stopping               the server ends
     │   ├── StorageFull            there is no room left on the disk
     │   ├── Damaged                a file is not what it should be; others go on
     │   └── Closed                 the file was closed under the caller (never leaves `store`)
@@ -90,6 +93,18 @@ class TooLarge(Refusal):
     """The body is over its limit."""
 
 
+class TooExpensive(Refusal):
+    """A read used up the `seconds` that it may compute. `field` is what asked for so much."""
+
+    def __init__(self, seconds: float, field: str = "") -> None:
+        asked = f"This {field}" if field else "This"
+        super().__init__(
+            f"{asked} asks for more than a read may compute in {seconds:g} s; ask for less at once."
+        )
+        self.seconds = seconds
+        self.field = field
+
+
 class QuotaExceeded(Refusal):
     """A limit of the tenant is used up.
 
@@ -108,6 +123,14 @@ class QuotaExceeded(Refusal):
 
 class Unavailable(Refusal):
     """It may work later."""
+
+
+class Busy(Unavailable):
+    """Others kept a read waiting for too long."""
+
+
+class Stopping(Unavailable):
+    """The server ends."""
 
 
 class StorageFull(Unavailable):

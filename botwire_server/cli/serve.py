@@ -25,6 +25,9 @@ from botwire_server.web.observatory import Address, Observatory
 from botwire_server.web.protocol import protocol
 from botwire_server.web.request_log import RequestLog
 
+# What is being read at SIGTERM may take so long more: whoever asked can ask again.
+READ_SECONDS_LEFT = 1.0
+
 
 def settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for each field of `Config`."""
@@ -137,7 +140,10 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End it; what tells how it does is the last that ends."""
+        end_reads = self._app.directory.end_reads
+        ending = asyncio.get_running_loop().call_later(READ_SECONDS_LEFT, end_reads)
         await super().shutdown(sockets)
+        ending.cancel()
         if self._figures is not None:
             await self._figures.stop()
 

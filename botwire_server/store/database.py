@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,12 +28,16 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
 from botwire_server.metrics import Work
 from botwire_server.store import driver, opening
+from botwire_server.store.deadlines import Deadline, Turn
 from botwire_server.store.driver import Clock, Connection, Durability, error_name, sqlite3
 from botwire_server.store.migrations import Schema, sync_directory
 from botwire_server.store.units import (
+    BRIEF_BYTES,
     Batch,
     Job,
+    Long,
     is_brief,
+    next_batch,
     perform_in_savepoint,
     perform_in_snapshot,
 )
@@ -43,8 +48,7 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Bounds how long one transaction can keep the units that came first waiting.
-LONGEST_BATCH = 256
+CLOSED = "This file was closed; try again."
 
 
 class Database:
@@ -66,6 +70,8 @@ class Database:
         # The directory whose fsync makes the journal's name last; None once that is done.
         self._names = names
         self._connection = worker.raw
+        self._connection.longest = BRIEF_BYTES
+        self._turns: set[Turn] = set()  # of reads that wait or run
         self.work = Work()  # what it counts
         self._committing: float | None = None  # how long the last commit took
         self._commit = "COMMIT" if keep else "ROLLBACK"
@@ -127,15 +133,29 @@ class Database:
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that reads. It sees every write that was asked for before it."""
-        if is_brief(unit) and self._idle.is_set() and self._closing is None:
+        return await self.read_within(None, unit, *args, **kwargs)
+
+    async def read_within(
+        self,
+        deadline: Deadline | None,
+        unit: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """`read`, as long as somebody may wait for it. Raises what ended it, such as `Busy`."""
+        brief = is_brief(unit)
+        if brief and self._idle.is_set() and self._closing is None:
             try:
                 return unit(self._connection, *args, **kwargs)
+            except Long:
+                brief = False
             except sqlite3.Error as error:
                 raise _explain(error) from error
         return await self._submit(
             lambda connection: unit(connection, *args, **kwargs),
             writes=False,
-            brief=is_brief(unit),
+            brief=brief,
+            deadline=deadline,
         )
 
     async def transact(
@@ -170,13 +190,19 @@ class Database:
         return await self.alone(opening.checkpoint)
 
     async def close(self) -> None:
-        """Finish what is queued, take nothing more, release thread and descriptors.
+        """End reads, finish what else is queued, take nothing more, release thread and descriptors.
 
         May be called again: every call returns when the file is closed.
         """
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
+            self.end_reads()
         await asyncio.shield(self._closing)
+
+    def end_reads(self) -> None:
+        """Let nobody wait for reads that somebody asked for: they are told `Closed`."""
+        for turn in list(self._turns):
+            turn.end(Closed(CLOSED))
 
     async def _close(self) -> None:
         await self._idle.wait()
@@ -193,11 +219,16 @@ class Database:
         writes: bool,
         brief: bool,
         alone: bool = False,
+        deadline: Deadline | None = None,
     ) -> asyncio.Future[T]:
         if self._closing is not None:
-            raise Closed("This file was closed; try again.")
+            raise Closed(CLOSED)
         future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.append(Job(unit, future, writes=writes, brief=brief, alone=alone))
+        turn = None
+        if deadline is not None:
+            turn = deadline.turn(future)
+            self._turns.add(turn)
+        self._queue.append(Job(unit, future, writes=writes, brief=brief, alone=alone, turn=turn))
         if not self._away and not self._pumping:
             # Not at once: what else arrives in this round of the loop shares the commit.
             self._pumping = True
@@ -209,7 +240,7 @@ class Database:
         """Run what has queued up, until the connection goes to its thread or nothing is left."""
         self._pumping = False
         while self._queue:
-            batch = self._take()
+            batch = next_batch(self._queue)
             if not batch[0].brief:
                 self._send(self._run_on_thread, batch)
                 return
@@ -224,27 +255,14 @@ class Database:
             self._deliver(batch)
         self._idle.set()
 
-    def _take(self) -> Batch:
-        """The next units that may share a transaction: all brief or none, in their order."""
-        queue = self._queue
-        batch = [queue.popleft()]
-        if batch[0].alone:
-            return batch
-        while (
-            queue
-            and queue[0].brief is batch[0].brief
-            and not queue[0].alone
-            and len(batch) < LONGEST_BATCH
-        ):
-            batch.append(queue.popleft())
-        return batch
-
     def _send(self, function: Callable[[Batch], None], batch: Batch) -> None:
         self._away = True
+        self._connection.longest = sys.maxsize
         self._worker.post(partial(function, batch))
 
     def _returned(self, batch: Batch) -> None:
         self._away = False
+        self._connection.longest = BRIEF_BYTES
         self._deliver(batch)
         self._pump()
 
@@ -254,6 +272,9 @@ class Database:
             self.work.committed(sum(job.writes for job in batch), self._committing)
             self._committing = None
         for job in batch:
+            if job.turn is not None:
+                self._turns.discard(job.turn)
+                job.turn.close()
             if isinstance(job.error, (sqlite3.Error, OSError)):
                 self.work.failures += 1
             if job.future.done():  # the request was cancelled; the unit ran whole all the same
@@ -270,27 +291,39 @@ class Database:
     # What may run on the thread.
 
     def _run_on_thread(self, batch: Batch) -> None:
+        while len(batch) > 1 and not any(job.writes for job in batch):
+            # Who reads does not wait for those who read behind.
+            self._attempt(batch[:1])
+            self._call(self._deliver, batch[:1])
+            batch = batch[1:]
+        self._attempt(batch)
+        self._report(batch)
+
+    def _attempt(self, batch: Batch) -> None:
         try:
             if self._run(batch, patient=True):
                 self._end(batch)
         except BaseException as error:
             self._undo(batch, error)
-        self._report(batch)
 
     def _commit_on_thread(self, batch: Batch) -> None:
         self._end(batch)
         self._report(batch)
 
     def _report(self, batch: Batch) -> None:
+        self._call(self._returned, batch)
+
+    def _call(self, told: Callable[[Batch], None], batch: Batch) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._returned, batch)
+            self._loop.call_soon_threadsafe(told, batch)
         except RuntimeError:  # the loop is gone, and with it everybody who could be told
             log.debug("an answer came after the loop was closed")
 
     def _run(self, batch: Batch, *, patient: bool) -> bool:
         """Run the units of a batch; True if that left a transaction to be committed.
 
-        Raises `BlockingIOError` where another process holds the lock and we are not `patient`.
+        Where we are not `patient`, raises `BlockingIOError` if another process holds the lock, or
+        a row is too long for the loop.
         """
         connection = self._connection
         if not any(job.writes for job in batch):
@@ -299,6 +332,8 @@ class Database:
             else:
                 for job in batch:
                     job.perform(connection)
+            if not patient and any(isinstance(job.error, Long) for job in batch):
+                raise BlockingIOError
             return False
         if connection.doubtful and not patient:
             raise BlockingIOError
@@ -317,6 +352,9 @@ class Database:
                 raise
             for job in batch:
                 job.perform(connection)
+            if not patient and any(isinstance(job.error, Long) for job in batch):
+                connection.execute("ROLLBACK")
+                raise BlockingIOError
             if any(job.writes and job.error is not None for job in batch):
                 # Rare, so that savepoints are taken only now: undo all, and once more with them.
                 connection.execute("ROLLBACK")

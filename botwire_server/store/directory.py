@@ -19,12 +19,14 @@ from botwire_server.errors import (
     Damaged,
     QuotaExceeded,
     Refusal,
+    Stopping,
     StorageFull,
     Unavailable,
     Unusable,
 )
 from botwire_server.metrics import StoreCounters
 from botwire_server.store import purges, replacing, swap
+from botwire_server.store.deadlines import READ_SECONDS, Readers
 from botwire_server.store.driver import (
     Clock,
     Durability,
@@ -57,11 +59,14 @@ class DataDirectory:
     nowhere: Namespace
     pool: Pool
 
-    def __init__(self, path: Path, lock: Lock, registry: Registry, *, lasting: bool) -> None:
+    def __init__(
+        self, path: Path, lock: Lock, registry: Registry, *, lasting: bool, readers: Readers
+    ) -> None:
         self.path = path
         self._lasting = lasting  # what is committed survives a power loss
         self.registry = registry
         self.ledger = Ledger(registry)
+        self.readers = readers
         self.counters = StoreCounters()
         registry.changes.work = self.counters.registry
         self._lock = lock
@@ -84,6 +89,7 @@ class DataDirectory:
         clock: Clock,
         most_open: int,
         patience: float = 0.0,
+        read_seconds: float = READ_SECONDS,
     ) -> Self:
         """Lock the directory (made if missing), open its registry, finish what a crash left.
 
@@ -99,7 +105,13 @@ class DataDirectory:
                 # Always full: files go once the registry says so, and must not be missed after.
                 registry = await Registry.open(path, durability="full", clock=clock)
                 undo.push_async_callback(registry.close)
-                self = cls(path, lock, registry, lasting=durability == "full")
+                self = cls(
+                    path,
+                    lock,
+                    registry,
+                    lasting=durability == "full",
+                    readers=Readers(read_seconds),
+                )
                 self.nowhere = await Namespace.open(
                     ":memory:", durability=durability, clock=clock, keep=False
                 )
@@ -125,7 +137,8 @@ class DataDirectory:
         return self
 
     async def close(self) -> None:
-        """Commit what is queued, close every file, release the lock."""
+        """End reads, commit what is queued, close every file, release the lock."""
+        self.end_reads()
         await self.pool.close_all()
         for write_down in (self.note_changes, lambda: self.ledger.flush(all=True)):
             try:
@@ -135,6 +148,10 @@ class DataDirectory:
         await self.nowhere.close()
         await self.registry.close()
         self._lock.release()
+
+    def end_reads(self) -> None:
+        """Let nobody wait for reads any more: they are told `Stopping`."""
+        self.readers.stop(Stopping("This server ends; ask again when it is back."))
 
     def find(self, tenant: TenantRow, name: str) -> NamespaceRow | None:
         """A namespace of this tenant, if it exists."""

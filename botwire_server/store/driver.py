@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import importlib.util
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from botwire_server.errors import Damaged, StorageFull, Unavailable, Unusable
 
@@ -27,6 +28,15 @@ else:
 log = logging.getLogger(__name__)
 
 Durability = Literal["full", "relaxed"]
+
+
+class Turn(Protocol):
+    """What a connection knows of the read that has it; see `deadlines`."""
+
+    def look(self) -> None:
+        """Raise what has ended it."""
+
+
 Clock = Callable[[], float]
 
 # octet_length() came with it; FTS5 has erased for good (`secure-delete`) since 3.42.
@@ -56,7 +66,8 @@ class Connection(sqlite3.Connection):
     `leftovers` is set by units of work that delete or overwrite: what they removed lies in the
     WAL until the next truncating checkpoint. `doubtful` is set while what was committed may not
     be on the disk, `frozen` where it was opened so. `namespace_id` is the registry's name of the
-    file, `seen` what was looked at when it was opened.
+    file, `seen` what was looked at when it was opened. `turn` is the read that has it,
+    `longest` how many bytes of one row may be read where it is used just now.
     """
 
     clock: Clock = staticmethod(time.time)
@@ -65,11 +76,18 @@ class Connection(sqlite3.Connection):
     frozen: bool = False
     namespace_id: str = ""
     seen: Any = None
+    turn: Turn | None = None
+    longest: int = sys.maxsize
 
     @property
     def now(self) -> float:
         """Unix seconds."""
         return self.clock()
+
+    def look(self) -> None:
+        """Raise what has ended the read that has the connection: for loops over many rows."""
+        if self.turn is not None:
+            self.turn.look()
 
 
 def require_driver() -> None:

@@ -14,7 +14,7 @@ import orjson
 
 from botwire_server.errors import Conflict, Damaged
 from botwire_server.store.driver import DAMAGED, Connection
-from botwire_server.store.units import brief
+from botwire_server.store.units import brief, require_short
 
 
 class Entry(NamedTuple):
@@ -42,6 +42,8 @@ class Page:
 Condition = Callable[[Entry | None], bool]
 
 _COLUMNS = "key, value, bytes, created_at, updated_at, expires_at, revision"
+# The size of a value is known without reading it.
+_SHORT = _COLUMNS.replace("value", "iif(octet_length(value) <= ?1, value, NULL)")
 
 
 def crc_of(key: str, value: bytes) -> int:
@@ -53,11 +55,12 @@ def crc_of(key: str, value: bytes) -> int:
 def get(connection: Connection, key: str) -> Entry | None:
     """The entry, or None; one that has expired is gone."""
     row = connection.execute(
-        f"SELECT {_COLUMNS}, crc FROM entries WHERE key = ?",  # noqa: S608
-        (key,),
+        f"SELECT {_SHORT}, crc FROM entries WHERE key = ?2",  # noqa: S608
+        (connection.longest, key),
     ).fetchone()
     if row is None:
         return None
+    require_short(connection, row[1])
     entry = _entry(row)
     return None if _expired(entry.expires_at, connection.now) else entry
 

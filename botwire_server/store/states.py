@@ -14,7 +14,7 @@ import orjson
 from botwire_server.errors import Conflict
 from botwire_server.store.checksums import checksum, require
 from botwire_server.store.driver import Connection
-from botwire_server.store.units import brief
+from botwire_server.store.units import brief, require_short
 
 
 class State(NamedTuple):
@@ -43,6 +43,8 @@ class Session(NamedTuple):
 Resolve = Callable[[bytes], bytes | None]
 
 _COLUMNS = "session_id, data, version, created_at, updated_at, expires_at"
+# The size of a document is known without reading it.
+_SHORT = _COLUMNS.replace("data", "iif(octet_length(data) <= ?, data, NULL)")
 _ALIVE = "(expires_at IS NULL OR expires_at > ?)"
 
 
@@ -50,10 +52,13 @@ _ALIVE = "(expires_at IS NULL OR expires_at > ?)"
 def get(connection: Connection, session_id: str) -> State | None:
     """The state of a session, or None."""
     row = connection.execute(
-        f"SELECT {_COLUMNS}, crc FROM states WHERE session_id = ? AND {_ALIVE}",  # noqa: S608
-        (session_id, connection.now),
+        f"SELECT {_SHORT}, crc FROM states WHERE session_id = ? AND {_ALIVE}",  # noqa: S608
+        (connection.longest, session_id, connection.now),
     ).fetchone()
-    return None if row is None else _state(row)
+    if row is None:
+        return None
+    require_short(connection, row[1])
+    return _state(row)
 
 
 @brief

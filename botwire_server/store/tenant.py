@@ -6,12 +6,14 @@ tenant's id or a path.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from botwire_server.errors import Closed, Damaged, Forbidden, Unavailable
 from botwire_server.store import names, sweeping, usage
+from botwire_server.store.deadlines import Deadline
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
 from botwire_server.store.keys import Grant
@@ -28,9 +30,11 @@ ATTEMPTS = 5
 
 
 class Tenant:
-    """One tenant, within its limits and what the key allows. `call` is whom usage counts for."""
+    """One tenant, within its limits and what the key allows. `call` is whom usage counts for,
+    `deadline` is that of all its reads.
+    """
 
-    __slots__ = ("_directory", "_grant", "_limits", "_row", "call")
+    __slots__ = ("_directory", "_grant", "_limits", "_row", "call", "deadline")
 
     def __init__(
         self, directory: DataDirectory, row: TenantRow, *, limits: Limits, grant: Grant, call: Call
@@ -40,6 +44,7 @@ class Tenant:
         self._limits = limits
         self._grant = grant
         self.call = call
+        self.deadline = Deadline(directory.readers)
 
     def namespace(self, name: str) -> NamespaceRef:
         """A namespace by name, whether it exists or not. Raises `Invalid`."""
@@ -144,9 +149,16 @@ class NamespaceRef:
     async def read(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run a unit that reads."""
+        """Run a unit that reads. Raises `TooExpensive` or `Busy` past the deadline."""
         self.require("read")
-        return await self._run(Namespace.read, unit, *args, **kwargs)
+        deadline = self._tenant.deadline
+        for _ in range(ATTEMPTS):
+            try:
+                namespace = await self._existing()
+                return await namespace.read_within(deadline, unit, *args, **kwargs)
+            except Closed:
+                continue
+        raise _given_up()
 
     async def write(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -204,6 +216,10 @@ class NamespaceRef:
         row = self._directory.find(self._tenant_row, self._name)
         if row is None:
             return None
+        # Nobody waits for who reads it.
+        opened = self._directory.pool.get(row)
+        if opened is not None:
+            opened.end_reads()
         # What has expired is gone already, and not counted. What is damaged goes as it is.
         with suppress(Damaged):
             await self._run(Namespace.delete, sweeping.sweep)
@@ -233,7 +249,12 @@ class NamespaceRef:
         row = self._directory.find(self._tenant_row, self._name)
         if row is None:
             return self._directory.nowhere
-        return self._directory.pool.get(row) or await self._directory.pool.open(row)
+        namespace = self._directory.pool.get(row)
+        if namespace is None:
+            began = time.monotonic()
+            namespace = await self._directory.pool.open(row)
+            self._tenant.deadline.opened(time.monotonic() - began)
+        return namespace
 
     async def _made(self) -> Namespace:
         row = self._directory.find(self._tenant_row, self._name)

@@ -6,25 +6,44 @@ What is here performs them on a connection; when, and on which thread, is `Datab
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from botwire_server.logs import request_id
+from botwire_server.store.deadlines import Turn
 from botwire_server.store.driver import Connection
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A unit that is given more than this is not brief, whatever it says.
+# A unit that is given more than this is not brief, whatever it says; nor is one that finds a row
+# that holds more.
 BRIEF_BYTES = 65_536
 
 _marked: set[Callable[..., Any]] = set()
 
 
+class Long(Exception):
+    """A row holds more than `Connection.longest`: the unit has to run on the thread, from its
+    beginning."""
+
+
 def brief(unit: F) -> F:
-    """Mark a unit of work that touches a few rows by index: it may run on the event loop."""
+    """Mark a unit of work that touches a few rows by index: it may run on the event loop.
+
+    It raises `Long` rather than read a row that is longer than `Connection.longest`.
+    """
     _marked.add(unit)
     return unit
+
+
+def require_short(connection: Connection, value: object) -> None:
+    """Raise `Long` where a row's value was left out because it is."""
+    if value is None and connection.longest < sys.maxsize:
+        raise Long
 
 
 def is_brief(unit: Callable[..., Any], args: tuple[Any, ...] = ()) -> bool:
@@ -37,7 +56,17 @@ def is_brief(unit: Callable[..., Any], args: tuple[Any, ...] = ()) -> bool:
 class Job(Generic[T]):
     """A unit that somebody waits for, and what came of it."""
 
-    __slots__ = ("alone", "asked_by", "brief", "error", "future", "result", "unit", "writes")
+    __slots__ = (
+        "alone",
+        "asked_by",
+        "brief",
+        "error",
+        "future",
+        "result",
+        "turn",
+        "unit",
+        "writes",
+    )
 
     def __init__(
         self,
@@ -47,12 +76,14 @@ class Job(Generic[T]):
         writes: bool,
         brief: bool,
         alone: bool,
+        turn: Turn | None,
     ) -> None:
         self.unit = unit
         self.future = future
         self.writes = writes
         self.brief = brief
         self.alone = alone  # must not share a transaction
+        self.turn = turn  # of a read that has a deadline
         self.asked_by = request_id.get()
         self.result: Any = None
         self.error: BaseException | None = None
@@ -61,12 +92,45 @@ class Job(Generic[T]):
         """Run the unit; what it raises is kept."""
         self.error = None
         try:
-            self.result = self.unit(connection)
+            if self.turn is None:
+                self.result = self.unit(connection)
+            else:
+                self.result = self.turn.run(partial(self.unit, connection), connection)
         except BaseException as error:
             self.error = error
 
 
 Batch = list[Job[Any]]
+
+
+# Bounds how long one transaction can keep the units that came first waiting.
+LONGEST_BATCH = 256
+
+
+def next_batch(queue: deque[Job[Any]]) -> Batch:
+    """Take the next units that may share a transaction: all brief or none, in their order.
+
+    Of those for the thread, which may take long, writes do not wait for reads between them.
+    """
+    first = queue.popleft()
+    batch = [first]
+    if first.alone:
+        return batch
+    passed: Batch = []
+    while (
+        queue
+        and queue[0].brief is first.brief
+        and not queue[0].alone
+        and len(batch) + len(passed) < LONGEST_BATCH
+    ):
+        if first.brief or queue[0].writes is first.writes:
+            batch.append(queue.popleft())
+        elif first.writes:
+            passed.append(queue.popleft())
+        else:
+            break
+    queue.extendleft(reversed(passed))
+    return batch
 
 
 def perform_in_snapshot(batch: Batch, connection: Connection) -> None:

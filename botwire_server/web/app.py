@@ -38,6 +38,7 @@ from botwire_server.metrics import Requests
 from botwire_server.store import chores, reembedding
 from botwire_server.store.accepting import accept
 from botwire_server.store.compacting import compact
+from botwire_server.store.deadlines import Deadline
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Clock
 from botwire_server.store.housekeeping import Housekeeping
@@ -246,8 +247,10 @@ class App:
                 self._door.admit_scraper(scope["headers"], header)
             else:
                 scope["operator"] = self._door.admit_operator(scope["headers"], header)
+                scope["deadline"] = Deadline(self.directory.readers)
         else:
-            scope["tenant"] = await self._door.admit(scope["headers"], header)
+            tenant = scope["tenant"] = await self._door.admit(scope["headers"], header)
+            scope["deadline"] = tenant.deadline
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -330,6 +333,7 @@ class App:
             clock=self._clock,
             most_open=config.open_namespaces or capacity(),
             patience=LOCK_SECONDS,
+            read_seconds=config.read_seconds,
         )
         try:
             self._door = Door(directory, config)

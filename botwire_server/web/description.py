@@ -163,6 +163,15 @@ class Operation:
     answers: Mapping[int, Answer]
     refusals: tuple[type[Refusal], ...] = ()
 
+    @property
+    def asks(self) -> str:
+        """The field that says how much is asked for, where the handler does not know better."""
+        names = [field.name for field in (() if self.body is None else self.body.fields)]
+        return next(
+            (name for name in ("query", "num_episodes") if name in names),
+            self.path[-1].name if self.path else "",
+        )
+
 
 def operation(handler: Handler, id: str, summary: str, **more: Any) -> Operation:
     """An `Operation`."""

@@ -13,6 +13,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from botwire_server.errors import (
+    Busy,
     Conflict,
     Forbidden,
     Internal,
@@ -22,7 +23,9 @@ from botwire_server.errors import (
     NotFound,
     QuotaExceeded,
     Refusal,
+    Stopping,
     StorageFull,
+    TooExpensive,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -31,6 +34,9 @@ from botwire_server.errors import (
 from botwire_server.web.description import Operation, Shape
 
 T = TypeVar("T")
+
+# What a client is told to wait where the server was busy.
+RETRY_SECONDS = 1
 
 # From class to status; a dialect overrides what it answers differently.
 STATUS: Mapping[type[Refusal], int] = {
@@ -43,6 +49,7 @@ STATUS: Mapping[type[Refusal], int] = {
     MethodNotAllowed: 405,
     Conflict: 409,
     TooLarge: 413,
+    TooExpensive: 413,
     QuotaExceeded: 429,
     Unavailable: 503,
     StorageFull: 507,
@@ -72,8 +79,15 @@ class Resource(Route):
                 raise MethodNotAllowed(
                     f"This path answers {', '.join(allowed)} only.", allowed=allowed
                 )
-            response = await handler(Request(scope, receive, send))
-            await response(scope, receive, send)
+            try:
+                response = await handler(Request(scope, receive, send))
+                await response(scope, receive, send)
+            except TooExpensive as error:
+                if error.field:
+                    raise
+                method = "GET" if scope["method"] == "HEAD" else scope["method"]
+                field = scope.get("asks") or operations[method].asks
+                raise TooExpensive(error.seconds, field) from None
 
         super().__init__(path, app)
         self.app = app  # as it is: refusals are answered further out, in the dialect
@@ -122,6 +136,8 @@ def headers_of(error: Refusal) -> dict[str, str]:
             # A date: clients sleep through seconds, and this may be hours away.
             headers["Retry-After"] = formatdate(error.resets_at, usegmt=True)
         return headers
+    if isinstance(error, Busy | Stopping):
+        return {"Retry-After": str(RETRY_SECONDS)}
     if isinstance(error, MethodNotAllowed):
         return {"Allow": ", ".join(error.allowed)}
     if isinstance(error, Unauthorized):

@@ -21,6 +21,7 @@ from botwire_server.errors import (
     QuotaExceeded,
     Refusal,
     StorageFull,
+    TooExpensive,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -70,6 +71,7 @@ REFUSALS: Mapping[type[Refusal], tuple[str, Mapping[str, Schema]]] = {
     MethodNotAllowed: ("It does not do that.", {"Allow": _TEXT}),
     Conflict: ("It was changed meanwhile; nothing was stored.", {}),
     TooLarge: ("The body is over its limit.", {}),
+    TooExpensive: ("It asks for more than a read may compute.", {}),
     WrongMediaType: ("The body does not say that it is JSON.", {}),
     Misdirected: ("The Host header names another server.", {}),
     QuotaExceeded: (
@@ -82,7 +84,10 @@ REFUSALS: Mapping[type[Refusal], tuple[str, Mapping[str, Schema]]] = {
         },
     ),
     Internal: ("A fault of the server; its log says more under the request id.", {}),
-    Unavailable: ("It may work later.", {}),
+    Unavailable: (
+        "It may work later.",
+        {"Retry-After": {**_TEXT, "description": "Seconds, where others kept a read waiting."}},
+    ),
     StorageFull: ("The server's disk is full; nothing was stored.", {}),
 }
 # The headers above that are not always there.
@@ -152,9 +157,11 @@ class _Document:
         answers: dict[int, Any] = {
             status: self._answer(answer) for status, answer in operation.answers.items()
         }
+        refused: dict[int, dict[type[Refusal], None]] = {}
         for refusal in _refusals(operation, public=public):
-            status = of_class(refusal, dialect.statuses)
-            answers.setdefault(status, self._refusal(dialect, refusal))
+            refused.setdefault(of_class(refusal, dialect.statuses), {})[refusal] = None
+        for status, refusals in refused.items():
+            answers.setdefault(status, self._refusal(dialect, *refusals))
         made["responses"] = {str(status): answers[status] for status in sorted(answers)}
         if public:
             made["security"] = []
@@ -169,9 +176,10 @@ class _Document:
             made["content"] = {answer.media_type: {"schema": self.resolved(answer.content)}}
         return made
 
-    def _refusal(self, dialect: Dialect, refusal: type[Refusal]) -> dict[str, Any]:
-        name = dialect.refusal.name + refusal.__name__
-        help, headers = REFUSALS[refusal]
+    def _refusal(self, dialect: Dialect, *refusals: type[Refusal]) -> dict[str, Any]:
+        name = dialect.refusal.name + "Or".join(refusal.__name__ for refusal in refusals)
+        help = " ".join(REFUSALS[refusal][0] for refusal in refusals)
+        headers = {name: it for refusal in refusals for name, it in REFUSALS[refusal][1].items()}
         self.responses[name] = self._answer(Answer(help, dialect.refusal, headers))
         return {"$ref": f"#/components/responses/{name}"}
 
@@ -199,7 +207,7 @@ def _refusals(operation: Operation, *, public: bool) -> Iterable[type[Refusal]]:
     if operation.body is not None:
         yield from (TooLarge, WrongMediaType)
     if not public:
-        yield from (Unauthorized, QuotaExceeded)
+        yield from (Unauthorized, QuotaExceeded, TooExpensive)
     yield from (Forbidden, Misdirected, Internal, Unavailable, StorageFull)
 
 

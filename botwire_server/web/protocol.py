@@ -7,9 +7,11 @@ left alone. The version of uvicorn is pinned, and the tests of this module drive
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -97,12 +99,17 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # Of requests that are not answered yet: once it is lost nobody waits for what they read.
+        self._scopes: deque[Any] = deque()
         self._cork = _Cork(transport)
         self._expect(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
         self._stop_waiting()
+        for scope in self._scopes:
+            if "deadline" in scope:
+                scope["deadline"].end(ClientDisconnect())
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -146,6 +153,7 @@ class _Protocol(HttpToolsProtocol):
                 self._reject(HeadTooLarge("The request line and headers are too large."), 431)
                 return
         super().on_headers_complete()
+        self._scopes.append(self.scope)
         self._head_complete = True
         self.cycle.transport = self._cork  # type: ignore[assignment]
 
@@ -160,6 +168,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._cork.flush()  # an answer without a body
+        if self._scopes:
+            self._scopes.popleft()
         super().on_response_complete()
 
     def shutdown(self) -> None:

@@ -17,6 +17,7 @@ from botwire_server.errors import (
     MethodNotAllowed,
     NotFound,
     Refusal,
+    TooExpensive,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -40,6 +41,7 @@ CODES: dict[type[Refusal], str] = {
     NotFound: "NOT_FOUND",
     MethodNotAllowed: "METHOD_NOT_ALLOWED",
     TooLarge: "TOO_LARGE",
+    TooExpensive: "TOO_EXPENSIVE",
     Unavailable: "UNAVAILABLE",
     Internal: "INTERNAL",
 }

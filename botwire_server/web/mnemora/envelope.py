@@ -26,6 +26,7 @@ from botwire_server.errors import (
     NotFound,
     QuotaExceeded,
     Refusal,
+    TooExpensive,
     TooLarge,
     Unauthorized,
     Unavailable,
@@ -40,7 +41,8 @@ class Unroutable(Invalid):
     """The body has the shape of no kind of memory."""
 
 
-# The contract knows no other codes but NAMESPACE_DAMAGED: the status says the rest.
+# The contract knows no other codes but NAMESPACE_DAMAGED and TOO_EXPENSIVE: the status says the
+# rest.
 CODES: Mapping[type[Refusal], str] = {
     Invalid: "VALIDATION_ERROR",
     InvalidJson: "INVALID_JSON",
@@ -51,6 +53,7 @@ CODES: Mapping[type[Refusal], str] = {
     NotFound: "NOT_FOUND",
     Conflict: "VERSION_CONFLICT",
     TooLarge: "PAYLOAD_TOO_LARGE",
+    TooExpensive: "TOO_EXPENSIVE",
     QuotaExceeded: "RATE_LIMITED",
     Unavailable: "INTERNAL_ERROR",
     Damaged: "NAMESPACE_DAMAGED",

@@ -103,6 +103,7 @@ async def query_of(request: Request, fields: Fields) -> Query:
         created_before=CREATED_BEFORE.of(fields),
     )
     EXPLAIN.of(fields)
+    request.scope["asks"] = METADATA_FILTER.name if filter.metadata else SOUGHT.name
     embedded = own_embedding(request, fields)
     if embedded is None and mode != "keyword":
         embedder: Embedder = request.scope["embedder"]

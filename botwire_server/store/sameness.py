@@ -55,10 +55,17 @@ _NEGATIONS = frozenset(
 )
 _LISTS = frozenset({"and", "or", "but", "nor", "&", "y", "et", "und", "oder", "ou", "e", "o"})
 
-_STRAIGHT = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "“": '"', "”": '"', "„": '"', "…": "..."})
-_SENTENCE_END = re.compile(r"[.!]+$")
-_QUESTION_END = re.compile(r"[.!?]*\?[.!?]*$")
-_PLAIN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
+_STRAIGHT = (
+    *(("’", "'"), ("‘", "'"), ("ʼ", "'")),
+    *(("“", '"'), ("”", '"'), ("„", '"'), ("…", "...")),
+)
+_LETTERS = re.compile(r"[^\W\d_]++(?:'[^\W\d_]++)*+")
+# A word that ends otherwise ends no sentence and begins none, and is followed by no comma.
+_ENDS = frozenset(".!?,;:\"")
+# Unicode's Stream-Safe Text Format (UAX 15): normalising sorts the marks on a letter, which takes
+# the square of their number.
+MOST_MARKS = 30
+_JOINER = "\u034f"
 
 
 def fingerprint(collection: str, session_id: str | None, text: str) -> bytes:
@@ -70,47 +77,71 @@ def fingerprint(collection: str, session_id: str | None, text: str) -> bytes:
 
 def canonical(text: str) -> list[str]:
     """The words and signs of `text` that make its sense."""
-    words = unicodedata.normalize("NFC", text.translate(_STRAIGHT)).split()
-    shouted = not any(character.islower() for character in text)
-    commas_matter = _commas_matter(words)
+    words = _normal(text).split()
+    shouted = not any(map(str.islower, set(text)))
+    commas_matter = ("," in text or ";" in text) and _commas_matter(words)
     found: list[str] = []
     begins = True  # a sentence
     for place, word in enumerate(words):
+        if word[-1] not in _ENDS and word == word.lower():  # most words
+            found.append(word)
+            begins = False
+            continue
         following = words[place + 1] if place + 1 < len(words) else None
         body, end = _without_end(word, following)
         if body.endswith((",", ";")) and following is not None and not commas_matter:
             before = body[:-1]
-            if _is_plain(before) and _is_plain(_SENTENCE_END.sub("", following)):
+            if _is_plain(before) and _is_plain(following.rstrip(".!")):
                 body = before
-        near = [found[-1] if found else "", following or ""]
-        numbers = [any(map(str.isdigit, neighbour)) for neighbour in near]
-        found.append(_folded(body, shouted=shouted, begins=begins, numbers=numbers))
+        near = (found[-1] if found else "", following or "")
+        found.append(_folded(body, shouted=shouted, begins=begins, near=near))
         if end:
             found.append(end)
         begins = bool(end) or body.endswith((".", ":", '"'))
     return found
 
 
+def _normal(text: str) -> str:
+    """`text` with straight quotes, in NFC; with more marks in a row than `MOST_MARKS` they are
+    sorted so many at a time.
+    """
+    if text.isascii():
+        return text
+    for curly, straight in _STRAIGHT:
+        text = text.replace(curly, straight)
+    marks = "".join(sorted(filter(_is_mark, set(text))))
+    if marks:
+        crowd = re.compile(f"[{re.escape(marks)}]{{{MOST_MARKS}}}")
+        text = crowd.sub(rf"\g<0>{_JOINER}", text)
+    return unicodedata.normalize("NFC", text)
+
+
+def _is_mark(character: str) -> bool:
+    """Whether a character is sorted among marks; some are letters that are made of marks only."""
+    return unicodedata.combining(unicodedata.normalize("NFD", character)[0]) != 0
+
+
 def _without_end(word: str, following: str | None) -> tuple[str, str]:
     """A word without the sign that ends its sentence, and that sign where it matters."""
-    body = _QUESTION_END.sub("", word)
-    if body != word:
+    body = word.rstrip(".!?")
+    if "?" in word[len(body) :]:
         return body, "?"
-    body = _SENTENCE_END.sub("", word)
-    if body == word or not any(map(str.isalnum, body)):  # also ":)." and "!" alone
+    if body == word or not _says(body):  # also ":)." and "!" alone
         body = word.rstrip(",;") if following is None else word
-        return (body, "") if any(map(str.isalnum, body)) else (word, "")
+        return (body, "") if _says(body) else (word, "")
     if following is not None and body.isdigit() and word == body + "!":  # 5! is 120
         return word, ""
     # Between two sentences the sign says where the first one ends.
     return body, "" if following is None else "."
 
 
-def _folded(word: str, *, shouted: bool, begins: bool, numbers: list[bool]) -> str:
-    """`word` in small letters, unless its case may matter.
+def _says(word: str) -> bool:
+    """Whether there is a letter or a digit in it."""
+    return word[:1].isalnum() or any(map(str.isalnum, word))
 
-    `numbers` says whether there is one before and behind it.
-    """
+
+def _folded(word: str, *, shouted: bool, begins: bool, near: tuple[str, str]) -> str:
+    """`word` in small letters, unless its case may matter; `near` are the words around it."""
     small = word.lower()
     if small == word:
         return word
@@ -119,11 +150,11 @@ def _folded(word: str, *, shouted: bool, begins: bool, numbers: list[bool]) -> s
         inner = word.strip("\"'(),;:")
         if not _is_plain(inner):
             return _folded_compound(word)
-        folded = _folded(inner, shouted=shouted, begins=begins, numbers=numbers)
+        folded = _folded(inner, shouted=shouted, begins=begins, near=near)
         return word.replace(inner, folded)
-    if (small in _UNITS or len(word) == 1) and numbers[0]:
+    if (small in _UNITS or len(word) == 1) and _has_digit(near[0]):
         return word
-    if shouted or small == "i" or (small in _MONTHS and any(numbers)):
+    if shouted or small == "i" or (small in _MONTHS and any(map(_has_digit, near))):
         return small
     if len(word) == 1:
         return small if begins else word
@@ -134,6 +165,10 @@ def _folded(word: str, *, shouted: bool, begins: bool, numbers: list[bool]) -> s
     # camelCase is an identifier or a code; tHE and dARK are somebody's caps lock.
     caps_lock = len(word) > 3 and word[0].islower() and word[1:].isupper()
     return small if caps_lock or is_stop_word(small) else word
+
+
+def _has_digit(word: str) -> bool:
+    return any(map(str.isdigit, word))
 
 
 def _folded_compound(word: str) -> str:
@@ -147,14 +182,14 @@ def _folded_compound(word: str) -> str:
 
 
 def _is_plain(word: str) -> bool:
-    return _PLAIN.fullmatch(word) is not None
+    return _LETTERS.fullmatch(word) is not None
 
 
 def _commas_matter(words: list[str]) -> bool:
     """Whether a comma may change the sense: near a negation, in a list, before an address."""
-    small = [word.lower().strip(".,;!?\"'()") for word in words]
-    if any(word in _NEGATIONS or word.endswith("n't") for word in small):
+    small = {word.lower().strip(".,;!?\"'()") for word in set(words)}
+    if not small.isdisjoint(_NEGATIONS) or not small.isdisjoint(_LISTS):
         return True
-    if any(word in _LISTS for word in small):
+    if any(word.endswith("n't") for word in small):
         return True
     return len(words) > 2 and words[-2].endswith((",", ";"))

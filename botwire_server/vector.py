@@ -9,13 +9,12 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botwire_server.lazy import numpy as np
+from botwire_server.limits import DIMENSION
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Vector = bytes
-
-LARGEST_DIMENSION = 8_192
 
 
 class Model(NamedTuple):
@@ -34,8 +33,8 @@ def from_numbers(numbers: Any) -> Vector:
 
     Raises `ValueError`, saying what is wrong: no list of finite numbers, too long, all zero.
     """
-    if not isinstance(numbers, list) or not 1 <= len(numbers) <= LARGEST_DIMENSION:
-        raise ValueError(f"must be a list of 1 to {LARGEST_DIMENSION} numbers")
+    if not isinstance(numbers, list) or not 1 <= len(numbers) <= DIMENSION:
+        raise ValueError(f"must be a list of 1 to {DIMENSION} numbers")
     # orjson knows no NaN, but 1e999 and a dialect's own decoder may.
     if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
         raise ValueError("must hold finite numbers only")

@@ -17,7 +17,7 @@ MODULES = sorted(
 # From the bottom to the top: a module imports from its own layer or from those before it. The
 # first name that fits counts; `web` is what every dialect may use.
 LAYERS: list[tuple[str, ...]] = [
-    ("errors", "logs"),
+    ("errors", "limits", "logs"),
     ("tiers", "endpoint", "lazy", "metrics", "vector"),
     ("store.driver",),
     ("config",),

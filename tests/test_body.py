@@ -9,10 +9,11 @@ import time
 import httpx
 import orjson
 import pytest
+from botwire_server.limits import DEPTH
 from serving import JSON, connected, exchange, received, request, status_of
 
 from botwire_server.errors import Invalid
-from botwire_server.web.body import DEEPEST, parse_json
+from botwire_server.web.body import parse_json
 
 MIB = 1_048_576
 
@@ -276,4 +277,4 @@ def test_strings_full_of_brackets_and_quotes_change_no_depth():
             taken = True
         except Invalid:
             taken = False
-        assert taken == (1 + depth_of(value) <= DEEPEST + 1), encoded
+        assert taken == (1 + depth_of(value) <= DEPTH + 1), encoded

@@ -24,7 +24,10 @@ METHODS = ("get", "put", "post", "patch", "delete")
 
 @pytest.fixture(scope="module")
 def office(tmp_path_factory):
-    with Keyed(tmp_path_factory.mktemp("native") / "data", clock=FakeClock()) as office:
+    # A body has room for what is just beyond a field's own bounds.
+    with Keyed(
+        tmp_path_factory.mktemp("native") / "data", clock=FakeClock(), max_body_bytes=8 * 1024**2
+    ) as office:
         yield office
 
 
@@ -159,6 +162,9 @@ def inside(schema: dict[str, Any]) -> list[Any]:
         found += ["2026-11-20", "2026-11-20T10:46:51Z", "2026-11-20T10:46:51.5+01:00"]
     if "object" in types:
         found += [{}, {"a": {"b": [1, None]}}]
+        found += [{"a": "x" * (most - 100)} for most in [schema.get("x-max-bytes")] if most]
+    if "x-max-nested-in-lists" in schema:
+        found.append({"a": [{}] * schema["x-max-nested-in-lists"]})
     return found
 
 
@@ -191,6 +197,12 @@ def outside(schema: dict[str, Any]) -> list[Any]:
         found.append("nothing of these")
     if "minItems" in schema:
         found += [[], [0] * (schema["maxItems"] + 1)]
+    elif "maxItems" in schema:
+        found.append(["read"] * (schema["maxItems"] + 1))
+    if "x-max-bytes" in schema and "object" in types:
+        found.append({"a": "é" * (schema["x-max-bytes"] // 2)})
+    if "x-max-nested-in-lists" in schema:
+        found.append({"a": [[{}]] * (schema["x-max-nested-in-lists"] // 2 + 1)})
     return found
 
 

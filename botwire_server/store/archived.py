@@ -12,16 +12,14 @@ import binascii
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from botwire_server import limits
 from botwire_server.errors import Invalid
 from botwire_server.lazy import numpy as np
 from botwire_server.store import names
 from botwire_server.store.manifest import damaged, is_count, is_moment
 from botwire_server.store.vectors import CHUNK_BITS
 
-LONGEST_ID = 256
-LONGEST_COLLECTION = 128
 LONGEST_MODEL = 512
-MOST_DIMENSIONS = 8_192
 # So that it has room for the number of a chunk.
 LARGEST_ID = 2 ** (62 - CHUNK_BITS)
 
@@ -74,13 +72,13 @@ def _is_model(value: Any) -> bool:
         and len(value) == 2
         and _name(LONGEST_MODEL)(value[0])
         and is_count(value[1])
-        and 1 <= value[1] <= MOST_DIMENSIONS
+        and 1 <= value[1] <= limits.DIMENSION
     )
 
 
 FIELDS: Mapping[str, Mapping[str, Check]] = {
     "entries": {
-        "key": _name(names.LONGEST_KEY),
+        "key": _name(limits.KEY),
         "value": lambda value: True,
         "revision": _is_number,
         "created_at": is_moment,
@@ -88,7 +86,7 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
         "expires_at": _or_none(is_moment),
     },
     "states": {
-        "session_id": _name(LONGEST_ID),
+        "session_id": _name(limits.ID),
         "data": _is_object,
         "version": _is_number,
         "created_at": is_moment,
@@ -99,8 +97,8 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
         "id": _is_id,
         "content": lambda value: _is_text(value) and bool(value),
         "metadata": _is_object,
-        "collection": _name(LONGEST_COLLECTION),
-        "session_id": _or_none(_name(LONGEST_ID)),
+        "collection": _name(limits.COLLECTION),
+        "session_id": _or_none(_name(limits.ID)),
         "created_at": is_moment,
         "updated_at": is_moment,
         "history": _is_history,
@@ -109,8 +107,8 @@ FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "episodes": {
         "id": _is_id,
-        "session_id": _name(LONGEST_ID),
-        "type": _name(LONGEST_COLLECTION),
+        "session_id": _name(limits.ID),
+        "type": _name(limits.COLLECTION),
         "content": lambda value: _is_text(value) or _is_object(value),
         "metadata": _is_object,
         "created_at": is_moment,

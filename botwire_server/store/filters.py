@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 # What may stand in a JSON path between quotes without meaning anything there.
 _PLAIN_KEY = re.compile(r'[^"\\\x00-\x1f]+')
 _INT64 = range(-(2**63), 2**63)
-# SQLite takes expressions of a thousand terms; a filter that is longer is looked at in one.
-MOST_PAIRS = 100
+# SQLite goes through the metadata once for each pair; what a filter has more is looked at together.
+MOST_PAIRS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +46,31 @@ class Filter:
             if value is not None:
                 parts.append(column)
                 parameters.append(value)
-        if _pairs(self.metadata) <= MOST_PAIRS:
-            _contain(self.metadata, "$", parts, parameters)
-        else:
-            parts.append("metadata_holds(json_extract(m.metadata, '$'), ?)")
-            parameters.append(orjson.dumps(self.metadata).decode())
+        simple, rest = self._split
+        parts += [condition for condition, _ in simple]
+        for _, values in simple:
+            parameters += values
+        if rest:
+            parts.append("metadata_holds(json_extract(m.metadata, '$'))")
         return " AND ".join(parts)
+
+    def prepare(self, connection: Connection) -> None:
+        """Give the connection what the condition asks for."""
+        _, rest = self._split
+        if rest:
+            connection.create_function(
+                "metadata_holds",
+                1,
+                lambda text: isinstance(text, str) and contains(orjson.loads(text), rest),
+                deterministic=True,
+            )
+
+    @cached_property
+    def _split(self) -> tuple[list[tuple[str, list[Any]]], dict[str, Any]]:
+        """Conditions on the metadata with their values, and what of it they do not say."""
+        simple: list[tuple[str, list[Any]]] = []
+        rest = _contain(self.metadata, "$", simple)
+        return simple, rest
 
     def ids(self, connection: Connection) -> NDArray[np.int64] | None:
         """The memories that pass, in their order; None where all do."""
@@ -58,7 +78,7 @@ class Filter:
         condition = self.condition(parameters)
         if not condition:
             return None
-        prepare(connection)
+        self.prepare(connection)
         [found] = connection.execute(
             f"SELECT json_group_array(m.id) FROM memories AS m WHERE {condition}",  # noqa: S608
             parameters,
@@ -66,58 +86,84 @@ class Filter:
         return np.array(orjson.loads(found), dtype=np.int64)
 
 
-def prepare(connection: Connection) -> None:
-    """Give the connection what a condition may ask for."""
-    connection.create_function("metadata_holds", 2, _holds, deterministic=True)
-
-
-def _contain(wanted: dict[str, Any], path: str, parts: list[str], parameters: list[Any]) -> None:
+def _contain(
+    wanted: dict[str, Any], path: str, simple: list[tuple[str, list[Any]]]
+) -> dict[str, Any]:
+    """Add to the `simple` conditions as many as there may be; what is left of `wanted`."""
+    rest: dict[str, Any] = {}
     for key, value in wanted.items():
-        if not _PLAIN_KEY.fullmatch(key) or isinstance(value, list) or _is_big(value):
-            parts.append("metadata_holds(json_extract(m.metadata, ?), ?)")
-            parameters += [path, orjson.dumps({key: value}).decode()]
+        if (
+            len(simple) >= MOST_PAIRS
+            or not _PLAIN_KEY.fullmatch(key)
+            or isinstance(value, list)
+            or _is_big(value)
+        ):
+            rest[key] = value
             continue
         inner = f'{path}."{key}"'
         if isinstance(value, dict):
-            parts.append("json_type(m.metadata, ?) = 'object'")
-            parameters.append(inner)
-            _contain(value, inner, parts, parameters)
+            simple.append(("json_type(m.metadata, ?) = 'object'", [inner]))
+            left = _contain(value, inner, simple)
+            if left:
+                rest[key] = left
         elif value is None or isinstance(value, bool):
-            parts.append("json_type(m.metadata, ?) = ?")
-            parameters += [inner, "null" if value is None else "true" if value else "false"]
+            kind = "null" if value is None else "true" if value else "false"
+            simple.append(("json_type(m.metadata, ?) = ?", [inner, kind]))
         else:
             kinds = "('text')" if isinstance(value, str) else "('integer', 'real')"
-            parts.append(f"json_type(m.metadata, ?) IN {kinds} AND json_extract(m.metadata, ?) = ?")
-            parameters += [inner, inner, value]
-
-
-def _pairs(wanted: dict[str, Any]) -> int:
-    return sum(1 + (_pairs(value) if isinstance(value, dict) else 0) for value in wanted.values())
+            simple.append(
+                (
+                    f"json_type(m.metadata, ?) IN {kinds} AND json_extract(m.metadata, ?) = ?",
+                    [inner, inner, value],
+                )
+            )
+    return rest
 
 
 def _is_big(value: Any) -> bool:
     return isinstance(value, int) and value not in _INT64
 
 
-def _holds(text: Any, wanted: str) -> bool:
-    """Whether the JSON object in `text` contains the one in `wanted`."""
-    return isinstance(text, str) and contains(orjson.loads(text), orjson.loads(wanted))
-
-
 def contains(value: Any, wanted: Any) -> bool:
-    """Whether a JSON value contains another, as `Filter.metadata` says."""
+    """Whether a JSON value contains another, as `Filter.metadata` says.
+
+    Every list and object inside a list of `wanted` is compared with every element; the rest takes
+    one look at each.
+    """
     if isinstance(wanted, dict):
-        return isinstance(value, dict) and all(
-            key in value and contains(value[key], inner) for key, inner in wanted.items()
+        return (
+            isinstance(value, dict)
+            and len(value) >= len(wanted)
+            and all(key in value and contains(value[key], inner) for key, inner in wanted.items())
         )
     if isinstance(wanted, list):
-        return isinstance(value, list) and all(
-            any(contains(element, inner) for element in value) for inner in wanted
-        )
-    if isinstance(value, bool) or isinstance(wanted, bool):
-        return value is wanted
-    return (type(value) is type(wanted) and value == wanted) or _equal_numbers(value, wanted)
+        return isinstance(value, list) and _all_in(value, wanted)
+    if isinstance(value, dict | list):
+        return False
+    return bool(_alike(value) == _alike(wanted))
 
 
-def _equal_numbers(value: Any, wanted: Any) -> bool:
-    return isinstance(value, int | float) and isinstance(wanted, int | float) and value == wanted
+def _all_in(values: list[Any], wanted: list[Any]) -> bool:
+    """Whether each of the wanted is contained in one of the values."""
+    there = {_alike(value) for value in values if not isinstance(value, dict | list)}
+    for inner in wanted:
+        if isinstance(inner, dict | list):
+            if not any(contains(value, inner) for value in values):
+                return False
+        elif _alike(inner) not in there:
+            return False
+    return True
+
+
+def _alike(scalar: Any) -> Any:
+    """What equal scalars have in common: 1 is 1.0, and true is no number."""
+    return (scalar,) if isinstance(scalar, bool) else scalar
+
+
+def lists_within(wanted: Any, *, inside: bool = False) -> int:
+    """How many lists and objects stand inside lists of a filter: each is compared with many."""
+    if isinstance(wanted, dict):
+        return inside + sum(lists_within(inner) for inner in wanted.values())
+    if isinstance(wanted, list):
+        return inside + sum(lists_within(inner, inside=True) for inner in wanted)
+    return 0

@@ -14,6 +14,7 @@ import zlib
 from functools import lru_cache
 from typing import NamedTuple
 
+from botwire_server import limits
 from botwire_server.errors import Invalid
 from botwire_server.store import names
 
@@ -23,8 +24,6 @@ EVERYTHING = "*"
 
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile("bw_([0-9A-Za-z]{12})_[0-9A-Za-z]{49}")
-LONGEST_PATTERN = 256
-MOST_STARS = 4
 
 
 class NewKey(NamedTuple):
@@ -95,10 +94,10 @@ def check_grant(scopes: list[str], pattern: str) -> tuple[str, str]:
             f"There is no scope {unknown[0]}: it is one of {', '.join(SCOPES)}.",
             where=("body", "scopes"),
         )
-    names.check(pattern, "namespace pattern", longest=LONGEST_PATTERN)
-    if pattern.count("*") > MOST_STARS:
+    names.check(pattern, "namespace pattern", longest=limits.PATTERN)
+    if pattern.count("*") > limits.STARS:
         raise Invalid(
-            f"The namespace pattern may have {MOST_STARS} stars, such as tenant-acme-*.",
+            f"The namespace pattern may have {limits.STARS} stars, such as tenant-acme-*.",
             where=("body", "namespace"),
         )
     return ",".join(scope for scope in SCOPES if scope in (scopes or SCOPES)), pattern

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from botwire_server.store.driver import Connection
-from botwire_server.store.filters import Filter, prepare
+from botwire_server.store.filters import Filter
 from botwire_server.store.terms import any_of, quoted
 
 # Matches that are told apart by word, and those that are taken of more.
@@ -97,7 +97,7 @@ def _sums(connection: Connection, query: str, filter: Filter) -> dict[int, float
     parameters: list[Any] = [query]
     condition = filter.condition(parameters)
     if condition:
-        prepare(connection)
+        filter.prepare(connection)
         condition = f"JOIN memories AS m ON m.id = found.rowid AND {condition}"
         parameters.append(parameters.pop(0))
     # The plus lets SQLite sort, which keeps only the best; FTS5 would sort all.

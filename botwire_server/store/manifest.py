@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from botwire_server import limits
 from botwire_server.errors import Damaged, Invalid, Refusal
 from botwire_server.store import names
 from botwire_server.store.registry import is_id
@@ -68,7 +69,7 @@ def _check_namespace(namespace: Any, kinds: Collection[str]) -> None:
         "its manifest describes a namespace wrongly",
     )
     try:
-        names.check(namespace["name"], "namespace", longest=names.LONGEST_NAMESPACE)
+        names.check(namespace["name"], "namespace", longest=limits.NAMESPACE)
     except Refusal:
         raise damaged("it holds a namespace that cannot be") from None
     for member in namespace["members"]:

@@ -9,9 +9,6 @@ import re
 
 from botwire_server.errors import Invalid
 
-LONGEST_NAMESPACE = 256
-LONGEST_KEY = 512
-
 # Control characters; lone surrogates have no UTF-8 and could not be stored.
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 

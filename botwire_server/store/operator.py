@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from botwire_server import limits
 from botwire_server.errors import Invalid, NotFound
 from botwire_server.logs import timestamp
 from botwire_server.store import archive, keys, names, purges, records, usage
@@ -23,9 +24,6 @@ from botwire_server.store.staging import MARK, staging
 from botwire_server.tiers import UNLIMITED, Tier
 
 FinishPurge = Callable[[str], Awaitable[dict[str, Any]]]
-
-LONGEST_LABEL = 200
-LONGEST_TENANT = 128
 
 _DURATION = re.compile("([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -95,7 +93,7 @@ class Operator:
         """
         stored, pattern = keys.check_grant(scopes or [], namespace)
         if label:
-            names.check(label, "label", longest=LONGEST_LABEL)
+            names.check(label, "label", longest=limits.LABEL)
         row = None if tenant is None else self._tenant(tenant)
         lifetime = None if expires is None else duration(expires, "expires")
         made = keys.new_key()
@@ -318,7 +316,7 @@ class Operator:
 
 
 def _check_tenant_name(name: str) -> None:
-    names.check(name, "tenant", longest=LONGEST_TENANT)
+    names.check(name, "tenant", longest=limits.TENANT)
     if "/" in name or name in (".", ".."):
         # It stands in the paths of the operator API.
         raise Invalid("A tenant's name must not hold a slash.", where=("body", "name"))

@@ -61,7 +61,7 @@ _STRAIGHT = (
 )
 _LETTERS = re.compile(r"[^\W\d_]++(?:'[^\W\d_]++)*+")
 # A word that ends otherwise ends no sentence and begins none, and is followed by no comma.
-_ENDS = frozenset(".!?,;:\"")
+_ENDS = frozenset('.!?,;:"')
 # Unicode's Stream-Safe Text Format (UAX 15): normalising sorts the marks on a letter, which takes
 # the square of their number.
 MOST_MARKS = 30

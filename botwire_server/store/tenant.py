@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from botwire_server import limits as table
 from botwire_server.errors import Closed, Damaged, Forbidden, Unavailable
 from botwire_server.store import names, sweeping, usage
 from botwire_server.store.deadlines import Deadline
@@ -48,7 +49,7 @@ class Tenant:
 
     def namespace(self, name: str) -> NamespaceRef:
         """A namespace by name, whether it exists or not. Raises `Invalid`."""
-        names.check(name, "namespace", longest=names.LONGEST_NAMESPACE)
+        names.check(name, "namespace", longest=table.NAMESPACE)
         return NamespaceRef(self, name)
 
     def require(self, scope: str) -> None:

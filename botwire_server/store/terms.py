@@ -7,11 +7,14 @@ are quoted, so that nothing a user writes can be read as FTS5 syntax.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # A longer text is no question; its first words say what it is about.
 MOST = 48
+# A longer word is looked for by its beginning; what a word is joined of has at most four parts.
+LONGEST = 128
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]++(?:'[^\W_]++){0,3}+")
 
 _STOP = frozenset(
     """
@@ -44,9 +47,27 @@ def terms(text: str) -> list[str]:
     A text of nothing but stop words is looked for as it is. "May", "Will" and "US" are names
     where they stand inside a sentence.
     """
-    words = _WORD.findall(text.replace("’", "'"))
-    telling = [word for place, word in enumerate(words) if _tells(word, first=place == 0)]
-    return list(dict.fromkeys(word.lower().removesuffix("'s") for word in telling or words))[:MOST]
+    text = text.replace("’", "'")
+    telling = (
+        _term(match[0])
+        for place, match in enumerate(_WORD.finditer(text))
+        if _tells(match[0], first=place == 0)
+    )
+    return _first(telling) or _first(_term(match[0]) for match in _WORD.finditer(text))
+
+
+def _first(terms: Iterable[str]) -> list[str]:
+    """The first `MOST` of them, each once; no more of the text is looked at."""
+    found: dict[str, None] = {}
+    for term in terms:
+        found[term] = None
+        if len(found) == MOST:
+            break
+    return list(found)
+
+
+def _term(word: str) -> str:
+    return word[: LONGEST + 1].lower().removesuffix("'s")
 
 
 def is_stop_word(word: str) -> bool:
@@ -65,8 +86,8 @@ def _tells(word: str, *, first: bool) -> bool:
 
 def quoted(term: str) -> str:
     """A term as FTS5 string: matched as it is, never read as syntax."""
-    escaped = term.replace('"', '""')
-    return f'"{escaped}"'
+    escaped = term[:LONGEST].replace('"', '""')
+    return f'"{escaped}"' if len(term) <= LONGEST else f'"{escaped}"*'
 
 
 def all_of(words: list[str]) -> str:

@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from botwire_server.errors import Invalid, InvalidJson, TooLarge, WrongMediaType
+from botwire_server.limits import DEPTH
 
-DEEPEST = 64
 MANY_CONTAINERS = 10_000
 
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
@@ -114,7 +114,7 @@ def parse_json(body: bytes) -> Any:
     finally:
         if pausing:
             gc.enable()
-    if containers > DEEPEST:
+    if containers > DEPTH:
         _refuse_deep(body)
     # orjson reads 2^64 as a float. Only a body with so many digits in a row can hold such, and
     # they cover one of every nineteenth byte: looking there first is ten times as fast.
@@ -154,9 +154,9 @@ def _refuse_deep(body: bytes) -> None:
     depth = _PRUNED
     for run in _BRACKETS.findall(outline):
         depth += len(run) if run[0] == _OPENING else -len(run)
-        if depth > DEEPEST + 1:
+        if depth > DEPTH + 1:
             raise Invalid(
-                f"The body is nested deeper than {DEEPEST} levels; flatten it.", where=("body",)
+                f"The body is nested deeper than {DEPTH} levels; flatten it.", where=("body",)
             )
 
 

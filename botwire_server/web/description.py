@@ -31,10 +31,6 @@ OBJECT: Schema = {"type": "object"}
 SECONDS: Schema = {"type": "number", "description": "Unix seconds."}
 TIME: Schema = {"type": "string", "format": "date-time"}
 ETAG: Schema = {"type": "string", "description": "Of this entry as it is; for If-Match."}
-# Whatever a request may carry as free JSON.
-JSON: Schema = {
-    "description": "Any JSON: nested at most 64 deep, whole numbers within 64 bits.",
-}
 
 
 def listed(schema: Schema | Shape) -> Schema:
@@ -114,6 +110,8 @@ class Body:
         required = [field.name for field in self.fields if field.required]
         if required:
             schema["required"] = required
+        if self.most is not None:
+            schema["x-max-bytes"] = self.most
         return schema
 
 

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time
 from typing import Any, Generic, Literal, TypeVar
 
+import orjson
+
+from botwire_server import limits
 from botwire_server.errors import Invalid
 
 T = TypeVar("T", covariant=True)
@@ -18,6 +21,11 @@ Place = Literal["body", "query", "path", "header"]
 Schema = dict[str, Any]
 Values = Mapping[str, Any]
 
+# Free JSON; what takes it says how much of it.
+JSON: Schema = {
+    "description": f"Any JSON: nested at most {limits.DEPTH} deep, whole numbers within 64 bits.",
+    "x-max-depth": limits.DEPTH,
+}
 NO_CONTROLS = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
 DURATION = "^[0-9]{1,6}[smhd]$"
 
@@ -54,19 +62,84 @@ class Field(Generic[T]):
         """A refusal for this field."""
         return Invalid(message, where=(self.place, self.name))
 
+    def refuse_longer(self, text: str, longest: int) -> None:
+        """Raise `Invalid` for more characters than the field may have."""
+        if len(text) > longest:
+            raise self.refusal(
+                f"{self.name} may have {longest} characters; this one has {len(text)}."
+            )
+
+    def refuse_larger(self, encoded: bytes, largest: int) -> None:
+        """Raise `Invalid` for JSON of more bytes than the field may have."""
+        if len(encoded) > largest:
+            raise self.refusal(
+                f"{self.name} may have {largest} bytes as JSON; this one has {len(encoded)}."
+            )
+
 
 class Text(Field[str | None]):
-    """A string, or None where it is missing. Bounds in `schema` are looked at elsewhere."""
+    """A string of at most `longest` characters, or None where it is missing.
 
-    def __init__(self, name: str, help: str, **more: Any) -> None:
-        schema = {"type": "string", **more.pop("schema", {})}
+    What else `schema` says of it is looked at elsewhere.
+    """
+
+    def __init__(self, name: str, help: str, *, longest: int, **more: Any) -> None:
+        schema = {"type": "string", "maxLength": longest, **more.pop("schema", {})}
         super().__init__(name, help, schema, **more)
+        self._longest = longest
 
     def of(self, values: Values) -> str | None:
         """See `Field`."""
         value = values.get(self.name)
         if value is not None and not isinstance(value, str):
             raise self.refusal(f"{self.name} must be a string.")
+        if value is not None:
+            self.refuse_longer(value, self._longest)
+        return value
+
+
+class Name(Field[str]):
+    """A name in the path: 1 to `longest` characters."""
+
+    def __init__(self, name: str, help: str, *, longest: int) -> None:
+        schema = {"type": "string", "minLength": 1, "maxLength": longest}
+        super().__init__(name, help, schema, place="path", required=True)
+        self._longest = longest
+
+    def of(self, values: Values) -> str:
+        """See `Field`."""
+        value: str = values[self.name]
+        self.refuse_longer(value, self._longest)
+        return value
+
+
+class Object(Field[dict[str, Any]]):
+    """A JSON object of at most `largest` bytes; an empty one where it is missing and not required.
+
+    Without `check` whoever encodes it looks at its size.
+    """
+
+    def __init__(
+        self, name: str, help: str, *, largest: int, check: bool = True, **more: Any
+    ) -> None:
+        schema = {
+            "type": "object",
+            "x-max-bytes": largest,
+            "x-max-depth": limits.DEPTH,
+            **more.pop("schema", {}),
+        }
+        super().__init__(name, help, schema, **more)
+        self._largest = largest if check else None
+
+    def of(self, values: Values) -> dict[str, Any]:
+        """See `Field`."""
+        value = values.get(self.name)
+        if value is None and not self.required:
+            return {}
+        if not isinstance(value, dict):
+            raise self.refusal(f"{self.name} must be a JSON object.")
+        if value and self._largest is not None:
+            self.refuse_larger(orjson.dumps(value), self._largest)
         return value
 
 
@@ -162,7 +235,11 @@ class Moment(Field[float | None]):
     """
 
     def __init__(self, name: str, help: str, *, end: bool = False, **more: Any) -> None:
-        schema = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+        schema = {
+            "type": "string",
+            "maxLength": limits.TIME,
+            "anyOf": [{"format": "date-time"}, {"format": "date"}],
+        }
         super().__init__(name, help, schema, **more)
         self._end = end
 
@@ -172,7 +249,7 @@ class Moment(Field[float | None]):
         if given is None:
             return None
         try:
-            if not isinstance(given, str):
+            if not isinstance(given, str) or len(given) > limits.TIME:
                 raise ValueError
             if re.fullmatch(r"\d{4}-\d\d-\d\d", given):
                 hour = time.max if self._end else time.min
@@ -191,15 +268,19 @@ class Cursor(Field[int | None]):
     """Where a listing goes on, as an earlier answer gave it; None where it is missing."""
 
     def __init__(self, letter: str) -> None:
-        schema = {"type": "string", "pattern": f"^{letter}[0-9]{{1,18}}$"}
+        schema = {
+            "type": "string",
+            "maxLength": limits.CURSOR,
+            "pattern": f"^{letter}[0-9]{{1,18}}$",
+        }
         super().__init__("cursor", "Where an earlier answer ended.", schema, place="query")
-        self._letter = letter
+        self._shape = re.compile(letter + "[0-9]{1,18}")
 
     def of(self, values: Values) -> int | None:
         """See `Field`."""
         cursor = values.get("cursor")
         if cursor is None:
             return None
-        if not re.fullmatch(self._letter + "[0-9]{1,18}", cursor):
+        if not self._shape.fullmatch(cursor):
             raise self.refusal("cursor must be one that an earlier answer gave.")
         return int(cursor[1:])

@@ -293,14 +293,16 @@ class _Handlers:
         found = d.PURGE.read(request)
         tenant = d.TENANT.of(request.path_params)
         operator = self._operator(request)
-        if ("name" in found) == ("prefix" in found):
+        name, prefix = d.ONE.of(found), d.MANY.of(found)
+        if (name is None) == (prefix is None):
             raise d.ONE.refusal("Say which namespaces to remove: either ?name= or ?prefix=.")
-        if "name" in found:
-            return Json(await operator.purge_namespace(tenant, found["name"]))
-        return Json(await operator.purge_prefix(tenant, found["prefix"]))
+        if name is not None:
+            return Json(await operator.purge_namespace(tenant, name))
+        return Json(await operator.purge_prefix(tenant, prefix or ""))
 
     async def list_keys(self, request: Request) -> Response:
-        tenant = request.path_params.get("tenant")
+        given = request.path_params
+        tenant = d.TENANT.of(given) if "tenant" in given else None
         return Json({"keys": await self._operator(request).list_keys(tenant)})
 
     async def create_key(self, request: Request) -> Response:

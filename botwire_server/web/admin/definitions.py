@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from botwire_server import limits
 from botwire_server.store import keys
-from botwire_server.store.operator import LONGEST_LABEL, LONGEST_TENANT
 from botwire_server.web.description import (
     BOOLEAN,
     STRING,
@@ -18,13 +18,13 @@ from botwire_server.web.description import (
     listed,
     or_null,
 )
-from botwire_server.web.fields import DURATION, NO_CONTROLS, Field, Schema, Text, Values
+from botwire_server.web.fields import DURATION, NO_CONTROLS, Field, Name, Schema, Text, Values
 from botwire_server.web.shapes import TOTALS, USAGE
 
 _NAME: Schema = {
     "type": "string",
     "minLength": 1,
-    "maxLength": LONGEST_TENANT,
+    "maxLength": limits.TENANT,
     "pattern": NO_CONTROLS.replace("]", "/]"),
 }
 _PART = "[^\\u0000-\\u001f\\u007f-\\u009f*]*"
@@ -34,7 +34,11 @@ class Scopes(Field[list[str]]):
     """What a key may do; everything where it is missing."""
 
     def __init__(self) -> None:
-        schema = {"type": "array", "items": {"type": "string", "enum": [*keys.SCOPES]}}
+        schema = {
+            "type": "array",
+            "maxItems": limits.SCOPES,
+            "items": {"type": "string", "enum": [*keys.SCOPES]},
+        }
         super().__init__("scopes", "What the key may do; without it, everything.", schema)
 
     def of(self, values: Values) -> list[str]:
@@ -42,46 +46,73 @@ class Scopes(Field[list[str]]):
         scopes = values.get("scopes")
         if scopes is None:
             return []
-        if not isinstance(scopes, list) or not all(isinstance(scope, str) for scope in scopes):
+        if (
+            not isinstance(scopes, list)
+            or len(scopes) > limits.SCOPES
+            or not all(scope in keys.SCOPES for scope in scopes)
+        ):
             raise self.refusal(f"scopes must be a list of {', '.join(keys.SCOPES)}.")
         return scopes
 
 
+# One that is too long is no tenant's.
 TENANT = Field[str]("tenant", "The tenant's name.", _NAME, place="path")
-KEY_ID = Field[str]("id", "The key's public id.", STRING | {"minLength": 1}, place="path")
+KEY_ID = Name("id", "The key's public id.", longest=limits.PUBLIC_ID)
 
-NAME = Text("name", "Its name.", schema=_NAME, required=True)
-TIER = Text("tier", "A tier that the server knows, such as free; without it, unlimited.")
-NEW_TIER = Text("tier", "A tier that the server knows, such as free.", required=True)
-LABEL = Text("label", "For people.", schema={"maxLength": LONGEST_LABEL, "pattern": NO_CONTROLS})
+NAME = Text("name", "Its name.", longest=limits.TENANT, schema=_NAME, required=True)
+TIER = Text(
+    "tier",
+    "A tier that the server knows, such as free; without it, unlimited.",
+    longest=limits.WORD,
+)
+NEW_TIER = Text(
+    "tier", "A tier that the server knows, such as free.", longest=limits.WORD, required=True
+)
+LABEL = Text("label", "For people.", longest=limits.LABEL, schema={"pattern": NO_CONTROLS})
 SCOPES = Scopes()
 PATTERN = Text(
     "namespace",
     "The namespaces it reaches; * stands for anything, four times at most.",
-    schema={
-        "maxLength": keys.LONGEST_PATTERN,
-        "pattern": f"^{_PART}(\\*{_PART}){{0,{keys.MOST_STARS}}}$",
-    },
+    longest=limits.PATTERN,
+    schema={"pattern": f"^{_PART}(\\*{_PART}){{0,{limits.STARS}}}$"},
 )
 EXPIRES = Text(
-    "expires", "How long it works, such as 90d; without it, for good.", schema={"pattern": DURATION}
+    "expires",
+    "How long it works, such as 90d; without it, for good.",
+    longest=limits.DURATION,
+    schema={"pattern": DURATION},
 )
 GRACE = Text(
-    "grace", "How long the old key still works, such as 24h.", schema={"pattern": DURATION}
+    "grace",
+    "How long the old key still works, such as 24h.",
+    longest=limits.DURATION,
+    schema={"pattern": DURATION},
 )
 NEW_TENANT = Body(NAME, TIER, example={"name": "acme", "tier": "free"})
 CHANGE = Body(NEW_TIER, example={"tier": "pro"})
 NEW_KEY = Body(LABEL, SCOPES, PATTERN, EXPIRES, example={"label": "web", "scopes": ["read"]})
 ROTATION = Body(GRACE, example={"grace": "24h"})
 
-CONFIRM = Text("confirm", "The tenant's name once more.", place="query", required=True)
+CONFIRM = Text(
+    "confirm",
+    "The tenant's name once more.",
+    longest=limits.TENANT,
+    place="query",
+    required=True,
+)
 PURGE_TENANT = Query(CONFIRM, strict=True)
-PREFIX = Text("prefix", "Only those whose name begins so.", place="query")
-ONE = Text("name", "The namespace to remove.", place="query")
-MANY = Text("prefix", "Remove all whose name begins so.", place="query", schema={"minLength": 1})
+PREFIX = Text("prefix", "Only those whose name begins so.", longest=limits.NAMESPACE, place="query")
+ONE = Text("name", "The namespace to remove.", longest=limits.NAMESPACE, place="query")
+MANY = Text(
+    "prefix",
+    "Remove all whose name begins so.",
+    longest=limits.NAMESPACE,
+    place="query",
+    schema={"minLength": 1},
+)
 LISTED = Query(PREFIX)
 PURGE = Query(ONE, MANY, strict=True)
-OF_TENANT = Text("tenant", "Only of this tenant.", place="query")
+OF_TENANT = Text("tenant", "Only of this tenant.", longest=limits.TENANT, place="query")
 AUDITED = Query(OF_TENANT)
 
 KEY = Shape(

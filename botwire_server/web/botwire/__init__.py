@@ -11,6 +11,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from botwire_server import limits
 from botwire_server.errors import Conflict, Invalid, MethodNotAllowed, NotFound, Refusal
 from botwire_server.store import entries
 from botwire_server.store.entries import Condition, Entry
@@ -20,15 +21,17 @@ from botwire_server.web.botwire.rules import (
     CONFIRM,
     HOSTED,
     IF_CHANGED,
+    IF_MATCH,
+    IF_NONE_MATCH,
     NATIVE,
     PREFIX,
     PURGE,
     Rules,
+    Tags,
 )
 from botwire_server.web.description import (
     BOOLEAN,
     ETAG,
-    JSON,
     NO_QUERY,
     SECONDS,
     STRING,
@@ -39,6 +42,7 @@ from botwire_server.web.description import (
     operation,
 )
 from botwire_server.web.dialect import STATUS, Dialect, Resource, headers_of, of_class
+from botwire_server.web.fields import JSON
 from botwire_server.web.shapes import TOTALS
 
 STATUSES = {**STATUS, Conflict: 412}
@@ -199,7 +203,7 @@ class _Handlers:
         if entry is None:
             raise NotFound("There is no entry with this key in this namespace.")
         etag = _etag(entry)
-        if_none_match = header(request, b"if-none-match")
+        if_none_match = _tags(request, IF_CHANGED)
         if if_none_match is not None and _lists(if_none_match, etag, weak=True):
             return Response(status_code=304, headers={"ETag": etag})
         answer: dict[str, Any] = {
@@ -219,6 +223,7 @@ class _Handlers:
         fields = await read_json(request)
         value = self._rules.value.of(fields)
         encoded = orjson.dumps(value)
+        self._rules.value.refuse_larger(encoded, limits.VALUE)
         entry = await _namespace(request, namespace).write(
             entries.put,
             key,
@@ -317,9 +322,11 @@ class _Handlers:
         return self._rules.namespace.of(request.path_params)
 
     def _condition(self, request: Request) -> Condition | None:
-        if_match = header(request, b"if-match")
-        if_none_match = header(request, b"if-none-match")
-        if self._hosted or (if_match is None and if_none_match is None):
+        if self._hosted:
+            return None
+        if_match = _tags(request, IF_MATCH)
+        if_none_match = _tags(request, IF_NONE_MATCH)
+        if if_match is None and if_none_match is None:
             return None
 
         def holds(entry: Entry | None) -> bool:
@@ -341,6 +348,11 @@ class _Handlers:
 def _namespace(request: Request, name: str) -> NamespaceRef:
     tenant: Tenant = request.scope["tenant"]
     return tenant.namespace(name)
+
+
+def _tags(request: Request, field: Tags) -> str | None:
+    name = field.name
+    return field.of({name: header(request, name.lower().encode())})
 
 
 def _etag(entry: Entry) -> str:

@@ -8,10 +8,21 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from botwire_server import limits
 from botwire_server.errors import Invalid
 from botwire_server.store import names
-from botwire_server.web.description import JSON, STRING, Answer, Body, Query, Shape, listed
-from botwire_server.web.fields import NO_CONTROLS, Cursor, Field, Number, Text, Values, Whole
+from botwire_server.web.description import STRING, Answer, Body, Query, Shape, listed
+from botwire_server.web.fields import (
+    JSON,
+    NO_CONTROLS,
+    Cursor,
+    Field,
+    Number,
+    Schema,
+    Text,
+    Values,
+    Whole,
+)
 
 LONGEST_TTL = 100 * 365 * 86_400
 LONGEST_PAGE = 10_000
@@ -49,7 +60,7 @@ class Key(Name):
 
     def of(self, values: Values) -> str:
         """See `Field`."""
-        key = names.check(values["key"], "key", longest=names.LONGEST_KEY)
+        key = names.check(values["key"], "key", longest=limits.KEY)
         return key if self._pattern is None else super().of(values)
 
 
@@ -58,7 +69,8 @@ class Value(Field[Any]):
 
     def __init__(self, *, longest: int | None) -> None:
         help = "What to store: nested at most 64 deep, whole numbers within 64 bits."
-        schema = JSON if longest is None else {"type": "string", "maxLength": longest}
+        most: Schema = {"maxLength": longest} if longest else {"x-max-bytes": limits.VALUE}
+        schema = JSON | most if longest is None else {"type": "string", **most}
         super().__init__("value", help, schema, required=True)
         self._longest = longest
 
@@ -89,18 +101,21 @@ class Lifetime(Number):
         )
 
 
-IF_MATCH = Field[str | None](
-    "If-Match", "Only if the entry still has this ETag; * for any.", STRING, place="header"
+class Tags(Text):
+    """A header of ETags."""
+
+    def __init__(self, name: str, help: str) -> None:
+        super().__init__(name, help, longest=limits.ETAGS, place="header")
+
+
+IF_MATCH = Tags("If-Match", "Only if the entry still has this ETag; * for any.")
+IF_NONE_MATCH = Tags("If-None-Match", "*: only if there is no such entry.")
+IF_CHANGED = Tags("If-None-Match", "An ETag: 304 if the entry still has it.")
+CONFIRM = Text(
+    "confirm", "The namespace's name once more.", longest=limits.NAMESPACE, place="query"
 )
-IF_NONE_MATCH = Field[str | None](
-    "If-None-Match", "*: only if there is no such entry.", STRING, place="header"
-)
-IF_CHANGED = Field[str | None](
-    "If-None-Match", "An ETag: 304 if the entry still has it.", STRING, place="header"
-)
-CONFIRM = Text("confirm", "The namespace's name once more.", place="query")
 PURGE = Query(CONFIRM, strict=True)
-PREFIX = Text("prefix", "Only keys that begin so.", place="query")
+PREFIX = Text("prefix", "Only keys that begin so.", longest=limits.KEY, place="query")
 
 _FAULTS = Shape(
     "BotwireFaults",
@@ -148,8 +163,8 @@ _KEY = "The entry's name; a slash in it may stand as it is."
 
 NATIVE = Rules(
     hosted=False,
-    namespace=Name("namespace", _NAMESPACE, longest=names.LONGEST_NAMESPACE, only=None, said=""),
-    key=Key("key", _KEY, longest=names.LONGEST_KEY, only=None, said=""),
+    namespace=Name("namespace", _NAMESPACE, longest=limits.NAMESPACE, only=None, said=""),
+    key=Key("key", _KEY, longest=limits.KEY, only=None, said=""),
     value=Value(longest=None),
     ttl=Lifetime(),
     limit=Whole("limit", "Keys at most.", least=1, most=LONGEST_PAGE, place="query"),

@@ -8,27 +8,26 @@ from typing import Any
 
 from starlette.requests import Request
 
+from botwire_server import limits
 from botwire_server.embedding import Embedder
 from botwire_server.errors import Invalid
 from botwire_server.store import chunks
 from botwire_server.store.memories import Draft
 from botwire_server.store.tenant import Tenant
-from botwire_server.vector import GIVEN, LARGEST_DIMENSION, Model, Vector, from_numbers
+from botwire_server.vector import GIVEN, Model, Vector, from_numbers
 from botwire_server.web.description import Body
-from botwire_server.web.fields import Field, Values
+from botwire_server.web.fields import Field, Object, Values
 from botwire_server.web.mnemora.fields import (
     AGENT,
     Fields,
     Identifier,
     Items,
-    Object,
     Optional,
     Sentence,
     numbered,
 )
 
 DEFAULT_COLLECTION = "default"
-LONGEST_COLLECTION = 128
 # More than this is split off the loop.
 BRIEF_CHARACTERS = 50_000
 
@@ -49,17 +48,17 @@ class Collection(Field[str | None]):
     """What the contract calls `namespace`; None where it is missing."""
 
     def __init__(self, name: str, help: str) -> None:
-        schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_COLLECTION}
+        schema = {"type": "string", "minLength": 1, "maxLength": limits.COLLECTION}
         super().__init__(name, help, schema)
 
     def of(self, values: Values) -> str | None:
         """See `Field`."""
         value = values.get(self.name)
         if value is not None and not (
-            isinstance(value, str) and 1 <= len(value) <= LONGEST_COLLECTION
+            isinstance(value, str) and 1 <= len(value) <= limits.COLLECTION
         ):
             raise self.refusal(
-                f"{self.name} must be a string of 1 to {LONGEST_COLLECTION} characters."
+                f"{self.name} must be a string of 1 to {limits.COLLECTION} characters."
             )
         return value
 
@@ -73,11 +72,11 @@ EMBEDDING = Field[Any](
         "type": "array",
         "items": {"type": "number"},
         "minItems": 1,
-        "maxItems": LARGEST_DIMENSION,
+        "maxItems": limits.DIMENSION,
     },
 )
-CONTENT = Sentence("content", "The text.")
-METADATA = Object("metadata", "Whatever belongs to it.")
+CONTENT = Sentence("content", "The text.", longest=limits.TEXT)
+METADATA = Object("metadata", "Whatever belongs to it.", largest=limits.METADATA)
 SESSION = Optional(Identifier("session_id", "The session it comes from."))
 NEW = Body(
     AGENT,

@@ -8,12 +8,22 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from botwire_server import limits
 from botwire_server.errors import Invalid
 from botwire_server.store import episodes
 from botwire_server.store.episodes import Draft, searchable
 from botwire_server.web.description import STRING, WHOLE, Body, Query, Shape, listed, operation
 from botwire_server.web.dialect import Resource
-from botwire_server.web.fields import Choice, Cursor, Field, Moment, Schema, Values, Whole
+from botwire_server.web.fields import (
+    Choice,
+    Cursor,
+    Field,
+    Moment,
+    Object,
+    Schema,
+    Values,
+    Whole,
+)
 from botwire_server.web.mnemora.envelope import success, wrapped
 from botwire_server.web.mnemora.fields import (
     AGENT,
@@ -24,7 +34,6 @@ from botwire_server.web.mnemora.fields import (
     Fields,
     Identifier,
     Items,
-    Object,
     Optional,
     numbered,
     read_fields,
@@ -41,7 +50,12 @@ class Content(Field[str | dict[str, Any]]):
     """What happened."""
 
     def __init__(self) -> None:
-        schema: Schema = {"type": ["string", "object"]}
+        schema: Schema = {
+            "type": ["string", "object"],
+            "maxLength": limits.TEXT,
+            "x-max-bytes": limits.TEXT,
+            "x-max-depth": limits.DEPTH,
+        }
         super().__init__("content", "What happened: a text or an object.", schema, required=True)
 
     def of(self, values: Values) -> str | dict[str, Any]:
@@ -49,12 +63,21 @@ class Content(Field[str | dict[str, Any]]):
         content = values.get("content")
         if not isinstance(content, str | dict):
             raise self.refusal("content is required and must be a string or an object.")
+        if isinstance(content, str):
+            self.refuse_longer(content, limits.TEXT)
         return content
+
+    def encoded(self, content: str | dict[str, Any]) -> bytes:
+        """The content as JSON. Raises `Invalid` for an object that is too large."""
+        encoded = orjson.dumps(content)
+        if isinstance(content, dict):
+            self.refuse_larger(encoded, limits.TEXT)
+        return encoded
 
 
 CONTENT = Content()
 TYPE = Choice("type", "What kind of event.", TYPES, required=True)
-METADATA = Object("metadata", "Whatever belongs to it.")
+METADATA = Object("metadata", "Whatever belongs to it.", largest=limits.METADATA)
 EPISODE_BODY = Body(
     AGENT,
     SESSION,
@@ -206,4 +229,5 @@ def _draft(fields: Fields) -> Draft:
     type = str(TYPE.of(fields))
     content = CONTENT.of(fields)
     metadata = METADATA.of(fields)
-    return Draft(session, type, orjson.dumps(content), orjson.dumps(metadata), searchable(content))
+    encoded = CONTENT.encoded(content)
+    return Draft(session, type, encoded, orjson.dumps(metadata), searchable(content))

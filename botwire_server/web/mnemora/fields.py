@@ -9,17 +9,16 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from botwire_server import limits
 from botwire_server.errors import Invalid, TooLarge
 from botwire_server.store import names
 from botwire_server.web.body import parse_json, read_body
-from botwire_server.web.description import OBJECT, Body, Query
+from botwire_server.web.description import Body, Query
 from botwire_server.web.fields import NO_CONTROLS, Field, Values
 
 T = TypeVar("T")
 
 DEFAULT_SESSION = "default"
-LONGEST_ID = 256
-MOST_ITEMS = 1_000
 
 Fields = Values
 
@@ -59,7 +58,7 @@ class Identifier(Field[str]):
         schema = {
             "type": "string",
             "minLength": 1,
-            "maxLength": LONGEST_ID,
+            "maxLength": limits.ID,
             "pattern": NO_CONTROLS.replace("]", "#]"),
         }
         super().__init__(name, help, schema, required=default is None, default=default, **more)
@@ -72,7 +71,7 @@ class Identifier(Field[str]):
             return self._default
         if not isinstance(value, str):
             raise self.refusal(f"{self.name} is required and must be a string.")
-        names.check(value, self.name, longest=LONGEST_ID)
+        names.check(value, self.name, longest=limits.ID)
         if "#" in value:
             raise self.refusal(f"The {self.name} must not hold a #; leave it out.")
         return value
@@ -91,43 +90,30 @@ class Optional(Field[T | None]):
 
 
 class Sentence(Field[str]):
-    """A string that is not empty or blank."""
+    """A string of at most `longest` characters that is not empty or blank."""
 
-    def __init__(self, name: str, help: str) -> None:
-        super().__init__(name, help, {"type": "string", "pattern": "\\S"}, required=True)
+    def __init__(self, name: str, help: str, *, longest: int) -> None:
+        schema = {"type": "string", "maxLength": longest, "pattern": "\\S"}
+        super().__init__(name, help, schema, required=True)
+        self._longest = longest
 
     def of(self, values: Values) -> str:
         """See `Field`."""
         value = values.get(self.name)
         if not isinstance(value, str) or not value.strip():
             raise self.refusal(f"{self.name} is required and must be a string that is not empty.")
-        return value
-
-
-class Object(Field[dict[str, Any]]):
-    """A JSON object; an empty one where it is missing and not required."""
-
-    def __init__(self, name: str, help: str, **more: Any) -> None:
-        super().__init__(name, help, OBJECT, **more)
-
-    def of(self, values: Values) -> dict[str, Any]:
-        """See `Field`."""
-        value = values.get(self.name)
-        if value is None and not self.required:
-            return {}
-        if not isinstance(value, dict):
-            raise self.refusal(f"{self.name} must be a JSON object.")
+        self.refuse_longer(value, self._longest)
         return value
 
 
 class Items(Field[list[Fields]]):
-    """The `items` of a batch: 1 to `MOST_ITEMS` objects."""
+    """The `items` of a batch: 1 to `limits.ITEMS` objects."""
 
     def __init__(self, item: Body) -> None:
         schema = {
             "type": "array",
             "minItems": 1,
-            "maxItems": MOST_ITEMS,
+            "maxItems": limits.ITEMS,
             "items": item.schema,
         }
         super().__init__("items", "All of one agent.", schema, required=True)
@@ -135,8 +121,8 @@ class Items(Field[list[Fields]]):
     def of(self, values: Values) -> list[Fields]:
         """See `Field`."""
         value = values.get("items")
-        if not isinstance(value, list) or not 1 <= len(value) <= MOST_ITEMS:
-            raise self.refusal(f"items must be a list of 1 to {MOST_ITEMS} objects.")
+        if not isinstance(value, list) or not 1 <= len(value) <= limits.ITEMS:
+            raise self.refusal(f"items must be a list of 1 to {limits.ITEMS} objects.")
         for number, item in enumerate(value):
             if not isinstance(item, dict):
                 raise self.refusal(f"items[{number}] must be a JSON object.")

@@ -6,14 +6,15 @@ from typing import Any, cast, get_args
 
 from starlette.requests import Request
 
+from botwire_server import limits
 from botwire_server.embedding import Embedder
-from botwire_server.store.filters import Filter
+from botwire_server.store.filters import Filter, lists_within
 from botwire_server.store.ranking import DEFAULT_CONTEXT, Mode
 from botwire_server.store.search import Query
 from botwire_server.store.tenant import Tenant
 from botwire_server.store.terms import terms
 from botwire_server.web.description import Body
-from botwire_server.web.fields import Choice, Flag, Moment, Number, Whole
+from botwire_server.web.fields import Choice, Flag, Moment, Number, Object, Values, Whole
 from botwire_server.web.mnemora.drafts import (
     COLLECTION,
     EMBEDDING,
@@ -21,17 +22,33 @@ from botwire_server.web.mnemora.drafts import (
     collection,
     own_embedding,
 )
-from botwire_server.web.mnemora.fields import Fields, Identifier, Object, Optional, Sentence
+from botwire_server.web.mnemora.fields import Fields, Identifier, Optional, Sentence
 
 DEFAULT_TOP_K = 10
 LARGEST_TOP_K = 100
 DEFAULT_THRESHOLD = 0.1
-# What of a query is embedded: a longer one is a document, and its beginning says what it is about.
-LONGEST_EMBEDDED = 8_000
 
 MODES = get_args(Mode)
 
-SOUGHT = Sentence("query", "What is sought.")
+
+class Contained(Object):
+    """What the metadata of a result must contain."""
+
+    def __init__(self, name: str, help: str) -> None:
+        nested = {"x-max-nested-in-lists": limits.FILTER_NESTED}
+        super().__init__(name, help, largest=limits.FILTER, schema=nested)
+
+    def of(self, values: Values) -> dict[str, Any]:
+        """See `Field`."""
+        wanted = super().of(values)
+        if lists_within(wanted) > limits.FILTER_NESTED:
+            raise self.refusal(
+                f"{self.name} may have {limits.FILTER_NESTED} lists and objects inside lists."
+            )
+        return wanted
+
+
+SOUGHT = Sentence("query", "What is sought.", longest=limits.QUERY)
 MODE = Choice(
     "mode",
     "How: by meaning, by words, or both.",
@@ -50,7 +67,7 @@ CONTEXT = Number(
     most=1,
     default=DEFAULT_CONTEXT,
 )
-METADATA_FILTER = Object("metadata_filter", "What a result's metadata must contain.")
+METADATA_FILTER = Contained("metadata_filter", "What a result's metadata must contain.")
 CREATED_AFTER = Moment("created_after", "Only what was stored then or later.")
 CREATED_BEFORE = Moment("created_before", "Only what was stored then or earlier.", end=True)
 EXPLAIN = Flag("explain", "Show how each score came about.")
@@ -107,7 +124,7 @@ async def query_of(request: Request, fields: Fields) -> Query:
     embedded = own_embedding(request, fields)
     if embedded is None and mode != "keyword":
         embedder: Embedder = request.scope["embedder"]
-        made = await embedder.embed([sought[:LONGEST_EMBEDDED]])
+        made = await embedder.embed([sought[: limits.EMBEDDED_QUERY]])
         if made is None and mode == "vector":
             raise MODE.refusal(
                 "This server has no embedding model: bring an embedding, or ask with mode "

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from botwire_server import limits
 from botwire_server.errors import Invalid, NotFound
 from botwire_server.store import memories, ranking
 from botwire_server.store import search as searching
@@ -28,7 +29,7 @@ from botwire_server.web.description import (
 )
 from botwire_server.web.description import Query as Paged
 from botwire_server.web.dialect import Resource
-from botwire_server.web.fields import Cursor, Field, Whole
+from botwire_server.web.fields import Cursor, Name, Whole
 from botwire_server.web.mnemora.drafts import BATCH, ITEMS, NEW, draft, drafts
 from botwire_server.web.mnemora.envelope import SEARCH_META, success, wrapped
 from botwire_server.web.mnemora.fields import AGENT, UNASKED, Fields, numbered, read_fields
@@ -77,7 +78,7 @@ LIMIT = Whole(
 )
 AFTER = Cursor("h")
 PAGE = Paged(LIMIT, AFTER)
-ID = Field[str]("memory_id", "The memory's id.", STRING | {"minLength": 1}, place="path")
+ID = Name("memory_id", "The memory's id.", longest=limits.PUBLIC_ID)
 
 
 def resources() -> list[Resource]:

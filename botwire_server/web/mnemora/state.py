@@ -8,6 +8,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from botwire_server import limits
 from botwire_server.errors import Conflict, Invalid, NotFound
 from botwire_server.store import states
 from botwire_server.web.description import (
@@ -22,7 +23,7 @@ from botwire_server.web.description import (
     or_null,
 )
 from botwire_server.web.dialect import Resource
-from botwire_server.web.fields import Whole
+from botwire_server.web.fields import Object, Whole
 from botwire_server.web.mnemora import checkpoints
 from botwire_server.web.mnemora.envelope import iso, iso_or_none, success, wrapped
 from botwire_server.web.mnemora.fields import (
@@ -33,7 +34,6 @@ from botwire_server.web.mnemora.fields import (
     UNASKED,
     Fields,
     Identifier,
-    Object,
     read_fields,
 )
 from botwire_server.web.mnemora.paths import namespace
@@ -41,7 +41,6 @@ from botwire_server.web.mnemora.records import STATE, state_record
 
 TAG = "State"
 
-LARGEST_BODY = 400 * 1024
 LONGEST_TTL_HOURS = 8_760
 LARGEST_VERSION = 2**63 - 1
 
@@ -49,7 +48,8 @@ LARGEST_VERSION = 2**63 - 1
 SESSION = Identifier("session_id", "The session.", default=DEFAULT_SESSION)
 SESSION_ASKED = Identifier("session_id", SESSION.help, default=DEFAULT_SESSION, place="query")
 ASKED = Query(SESSION_ASKED)
-DATA = Object("data", "The document.", required=True)
+# Its body's bound is its own.
+DATA = Object("data", "The document.", largest=limits.STATE, check=False, required=True)
 VERSION = Whole(
     "version", "The one that was read with it.", least=1, most=LARGEST_VERSION, required=True
 )
@@ -60,10 +60,10 @@ TTL = Whole(
     most=LONGEST_TTL_HOURS,
 )
 NEW = Body(
-    AGENT, SESSION, DATA, TTL, most=LARGEST_BODY, example={"agent_id": "a", "data": {"step": 1}}
+    AGENT, SESSION, DATA, TTL, most=limits.STATE, example={"agent_id": "a", "data": {"step": 1}}
 )
 CHANGE = Body(
-    SESSION, DATA, VERSION, TTL, most=LARGEST_BODY, example={"data": {"step": 2}, "version": 1}
+    SESSION, DATA, VERSION, TTL, most=limits.STATE, example={"data": {"step": 2}, "version": 1}
 )
 
 SESSION_DETAIL = Shape(

@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from botwire_server import limits
 from botwire_server.store import episodes, states
 from botwire_server.store.episodes import Episode
 from botwire_server.store.namespace import Totals, totals
@@ -171,7 +172,7 @@ async def _post(request: Request) -> Response:
     fields = object_of(body)
     given = {name for name, value in fields.items() if value is not None}
     if {"data", "session_id"} <= given:
-        refuse_longer(body, state.LARGEST_BODY)
+        refuse_longer(body, limits.STATE)
         stored = await state.store(request, fields)
         return success(request, {**stored, "memory_type": "state"}, 201)
     if {"content", "type"} <= given:

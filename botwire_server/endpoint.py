@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SECONDS = 30.0
 MOST_BYTES = 32 * 1024 * 1024
 
-_SPEC = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://[^\s/?#@]+[^\s?#@]*)")
+_SPEC = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://[^\s/?#@][^\s?#@]*)")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import asyncio
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from botwire_server.endpoint import Endpoint, EndpointSpec
@@ -22,8 +23,10 @@ TOO_SIMILAR = 0.8
 BESIDE_THE_POINT = 0.4
 # Characters given to a model; the newest are kept.
 LONGEST_INPUT = 100_000
+# Characters of a summary, whatever its words are.
+LONGEST_SUMMARY = 100_000
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W_]++")
 
 _INSTRUCTION = (
     "Summarise the following events of an AI agent's session in at most {words} words. Keep "
@@ -120,16 +123,19 @@ def extract(texts: Sequence[str], *, most_words: int) -> Summary:
     ranking = sorted(range(len(texts)), key=lambda i: (-centrality[i], i))
     taken: list[int] = []
     left = most_words
+    room = LONGEST_SUMMARY
     for candidate in ranking:
         if centrality[candidate] < BESIDE_THE_POINT * centrality[ranking[0]]:
             break
-        length = len(texts[candidate].split())
+        text = texts[candidate]
+        length = len(text.split()) if len(text) <= room else 0
         if not 0 < length <= left:
             continue
         if any(_cosine(vectors[candidate], vectors[other]) > TOO_SIMILAR for other in taken):
             continue
         taken.append(candidate)
         left -= length
+        room -= len(text) + 1
     if not taken:  # even the most central one is too long
         return Summary(_cut(texts[ranking[0]], most_words), ranking[:1])
     taken.sort()
@@ -137,7 +143,7 @@ def extract(texts: Sequence[str], *, most_words: int) -> Summary:
 
 
 def _vectors(texts: Sequence[str]) -> list[Vector]:
-    counts = [Counter(_words(text)[:WORDS_JUDGED]) for text in texts]
+    counts = [Counter(_words(text)) for text in texts]
     containing = Counter(word for count in counts for word in count)
     return [
         _unit(
@@ -151,8 +157,13 @@ def _vectors(texts: Sequence[str]) -> list[Vector]:
 
 
 def _words(text: str) -> list[str]:
-    found = [word.lower() for word in _WORD.findall(text)]
-    return [word for word in found if not is_stop_word(word)] or found
+    """The first words of a text that say something, else its first words."""
+    telling = (word for word in _all_words(text) if not is_stop_word(word))
+    return list(islice(telling, WORDS_JUDGED)) or list(islice(_all_words(text), WORDS_JUDGED))
+
+
+def _all_words(text: str) -> Iterable[str]:
+    return (match[0].lower() for match in _WORD.finditer(text))
 
 
 def _centroid(vectors: Sequence[Vector]) -> Vector:
@@ -175,5 +186,6 @@ def _cosine(one: Vector, other: Vector) -> float:
 
 
 def _cut(text: str, most_words: int) -> str:
+    text = text[:LONGEST_SUMMARY]
     parts = text.split(None, most_words)
     return text if len(parts) <= most_words else " ".join(parts[:most_words])

@@ -28,7 +28,7 @@ _ORIGINS = {
     ParameterSource.ENVIRONMENT: "variable",
 }
 # A password that stands in an address.
-_IN_URL = re.compile("//[^/@]+@")
+_IN_URL = re.compile("//[^/@]++@")
 # How long an endpoint may take to answer.
 PATIENCE_SECONDS = 10.0
 

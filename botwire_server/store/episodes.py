@@ -40,6 +40,10 @@ class Episode(NamedTuple):
     created_at: float
 
 
+_SEARCHABLE = frozenset({str, int, float})
+# Values that are looked at one by one as soon as together.
+FEW = 8
+
 _COLUMNS = "id, session_id, type, content, metadata, created_at"
 _QUALIFIED = "e.id, e.session_id, e.type, e.content, e.metadata, e.created_at, e.crc"
 
@@ -155,14 +159,15 @@ def searchable(content: Any) -> str:
     waiting = [content]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, dict):
-            waiting.extend(reversed(value.values()))
-        elif isinstance(value, list):
-            waiting.extend(reversed(value))
-        elif isinstance(value, str) or (
-            isinstance(value, int | float) and not isinstance(value, bool)
-        ):
+        kind = type(value)
+        if kind in _SEARCHABLE:
             found.append(str(value))
+        elif kind is dict or kind is list:
+            inner = value.values() if kind is dict else value
+            if len(inner) > FEW and _SEARCHABLE.issuperset(map(type, inner)):
+                found.extend(map(str, inner))  # a list of numbers may have half a million
+            else:
+                waiting.extend(reversed(inner))
     return "\n".join(found)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -44,6 +46,8 @@ from botwire_server.web.mnemora.records import EPISODE, TYPES, episode_record
 TAG = "Episodic memory"
 DEFAULT_PAGE = 50
 LONGEST_PAGE = 500
+# What can be searched in more is found off the loop.
+BRIEF_BYTES = 32_768
 
 
 class Content(Field[str | dict[str, Any]]):
@@ -163,7 +167,14 @@ def resources() -> list[Resource]:
 async def store(request: Request, fields: Fields) -> dict[str, Any]:
     """Append an episode; its record."""
     agent = AGENT.of(fields)
-    draft = _draft(fields)
+    content = CONTENT.of(fields)
+    encoded = CONTENT.encoded(content)
+    text = (
+        searchable(content)
+        if len(encoded) <= BRIEF_BYTES
+        else await asyncio.to_thread(searchable, content)
+    )
+    draft = _draft(fields, encoded, text)
     return episode_record(agent, await namespace(request, agent).write(episodes.append, *draft))
 
 
@@ -174,14 +185,9 @@ async def _post(request: Request) -> Response:
 
 async def _post_batch(request: Request) -> Response:
     UNASKED.read(request)
-    drafts = []
-    agents = set()
-    for number, item in enumerate(ITEMS.of(await read_fields(request, BATCH))):
-        try:
-            agents.add(AGENT.of(item))
-            drafts.append(_draft(item))
-        except Invalid as error:
-            raise numbered(number, error) from None
+    items = ITEMS.of(await read_fields(request, BATCH))
+    # What can be searched in a thousand episodes takes a while to find.
+    drafts, agents = await asyncio.to_thread(_drafts, items)
     if len(agents) > 1:
         raise Invalid(
             "items must all have the same agent_id; send one batch for each agent.",
@@ -224,10 +230,22 @@ async def _replay(request: Request) -> Response:
     return success(request, {"session_id": session, "episodes": answer, "count": len(answer)})
 
 
-def _draft(fields: Fields) -> Draft:
+def _drafts(items: Sequence[Fields]) -> tuple[list[Draft], set[str]]:
+    """The episodes of a batch, and whose they are."""
+    drafts = []
+    agents = set()
+    for number, item in enumerate(items):
+        try:
+            agents.add(AGENT.of(item))
+            content = CONTENT.of(item)
+            drafts.append(_draft(item, CONTENT.encoded(content), searchable(content)))
+        except Invalid as error:
+            raise numbered(number, error) from None
+    return drafts, agents
+
+
+def _draft(fields: Fields, content: bytes, text: str) -> Draft:
     session = SESSION.of(fields)
     type = str(TYPE.of(fields))
-    content = CONTENT.of(fields)
     metadata = METADATA.of(fields)
-    encoded = CONTENT.encoded(content)
-    return Draft(session, type, encoded, orjson.dumps(metadata), searchable(content))
+    return Draft(session, type, content, orjson.dumps(metadata), text)

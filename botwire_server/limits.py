@@ -37,7 +37,7 @@ DIMENSION = 8_192
 DEPTH = 64
 VALUE = 67_108_864
 STATE = 409_600
-METADATA = 262_144
+METADATA = 65_536
 FILTER = 65_536
 # Lists and objects inside lists of a filter: each is compared with every element of a list.
 FILTER_NESTED = 16

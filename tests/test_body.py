@@ -9,10 +9,10 @@ import time
 import httpx
 import orjson
 import pytest
-from botwire_server.limits import DEPTH
 from serving import JSON, connected, exchange, received, request, status_of
 
 from botwire_server.errors import Invalid
+from botwire_server.limits import DEPTH
 from botwire_server.web.body import parse_json
 
 MIB = 1_048_576

@@ -19,8 +19,8 @@ from planted import planted
 from semantic_store import Store, draft, number
 from serving import InProcess, Server, namespace_files, query
 
+from botwire_server.limits import STATE
 from botwire_server.store import memories, merging
-from botwire_server.web.mnemora.state import LARGEST_BODY
 
 ROUTE = "/v1/memory/semantic"
 TEXT = "The customer prefers e-mail."
@@ -74,17 +74,19 @@ def test_a_batch_of_one_text_that_stored_and_answered_326_mb(served: httpx.Clien
 
 
 def test_posts_of_one_text_whose_history_was_435_mb(served: httpx.Client) -> None:
+    as_it_was = served.post(ROUTE, json=item({"key": "x" * 1_000_000}))
+    assert "metadata" in fail(as_it_was, 400, "VALIDATION_ERROR")
     ids = set()
-    for n in range(29):
-        answer = served.post(ROUTE, json=item({f"key-{n}": "x" * 1_000_000}))
+    for n in range(129):
+        answer = served.post(ROUTE, json=item({f"key-{n}": "x" * 60_000}))
         assert answer.status_code in (200, 201)
         ids.add(answer.json()["data"]["id"])
-    assert stored_bytes(served) < 2 * 29 * MEGABYTE
+    assert stored_bytes(served) < 2 * 129 * 60_000
     for id in ids:
         past = served.get(f"{ROUTE}/{id}/history")
         assert len(past.content) < 2 * merging.HISTORY_BYTES
     assert {key for one in everything(served, ids) for key in one} == {
-        f"key-{n}" for n in range(29)
+        f"key-{n}" for n in range(129)
     }
 
 
@@ -118,7 +120,7 @@ def test_a_checkpoint_put_60_times_at_a_stale_version_that_grew_to_24_mb(
         body = {"session_id": "s", "version": 7, "data": checkpoint(f"task-{n}", "x" * 390_000)}
         answer = served.put("/v1/state/a", json=body)
         message = fail(answer, 413, "PAYLOAD_TOO_LARGE")
-        assert str(LARGEST_BODY) in message
+        assert str(STATE) in message
     state = data(served.get("/v1/state/a?session_id=s"))
     assert (state["version"], state["data"]) == (1, sent["data"])
     # Small ones go on being united, up to the limit and not beyond it.
@@ -132,7 +134,7 @@ def test_a_checkpoint_put_60_times_at_a_stale_version_that_grew_to_24_mb(
     assert statuses.count(200) + statuses.count(413) == 60
     whole = data(served.get("/v1/state/a?session_id=t"))["data"]
     assert len(whole["pending_writes"]) == statuses.count(200) + 1
-    assert len(orjson.dumps(whole)) <= LARGEST_BODY
+    assert len(orjson.dumps(whole)) <= STATE
     # At the right version it is replaced as ever.
     body = {"session_id": "t", "version": statuses.count(200) + 1, "data": {"n": 1}}
     assert data(served.put("/v1/state/a", json=body))["data"] == {"n": 1}

@@ -12,8 +12,10 @@ from typing import Any
 
 import orjson
 
+from botwire_server import limits
+
 # Of the united metadata: bytes of their JSON, and keys at all depths. No honest metadata come near.
-METADATA_BYTES = 65_536
+METADATA_BYTES = limits.METADATA
 METADATA_KEYS = 1_000
 # Of what a memory has replaced, all together: a hundred times such metadata.
 HISTORY_BYTES = 100 * METADATA_BYTES

@@ -248,7 +248,7 @@ class _Handlers:
 
     def _resolver(self, data: dict[str, Any]) -> states.Resolve | None:
         # It compares with what is stored, and its outcome tells of that: for who may read.
-        return checkpoints.resolver(data, most=LARGEST_BODY) if self._checkpoint_ids else None
+        return checkpoints.resolver(data, most=limits.STATE) if self._checkpoint_ids else None
 
 
 def _ttl(fields: Fields) -> float | None:

@@ -25,7 +25,8 @@ Contents = dict[str, dict[str, dict[str, str]]]
 def fill(data: Path, contents: Contents) -> None:
     """Store entries: tenant, namespace, key, text. Tenants are made where there are none."""
     for tenant in contents:
-        known = [each["tenant"] for each in cli_json(data, "tenants", "list")]
+        there = (data / "control.db").exists()
+        known = [each["tenant"] for each in cli_json(data, "tenants", "list")] if there else []
         if tenant not in known:
             make_tenant(data, tenant)
 

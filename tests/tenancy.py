@@ -29,7 +29,7 @@ KEY_SHAPE = r"bw_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}"
 
 def operator_of(data: Path, action: Callable[[Any], Any]) -> Any:
     """What the command line does, without a process of its own: `action(operator)`."""
-    return operate(data, None, action)
+    return operate(data, None, action, make=True)
 
 
 def make_tenant(data: Path, name: str, *, tier: str = "unlimited") -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from serving import Server, until
-from tenancy import cli, cli_json
+from tenancy import cli, cli_json, make_tenant
 
 BEARER = {"Authorization": "Bearer customer-a"}
 TEXTS = [f"Order {number} went to customer {number * 7}" for number in range(150)]
@@ -76,5 +76,6 @@ def test_without_a_server(unembedded):
 
 
 def test_an_unknown_tenant_is_one_sentence(tmp_path):
+    make_tenant(tmp_path / "data", "somebody")
     refused = cli(tmp_path / "data", "reembed", "nobody", expect=1)
     assert "tenants list" in refused.stderr

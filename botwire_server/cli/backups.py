@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,11 @@ from botwire_server.cli.common import (
     show_table,
 )
 from botwire_server.errors import Unavailable, Unusable
+from botwire_server.store import premises, swap
 from botwire_server.store import restore as reading
-from botwire_server.store import swap
 from botwire_server.store.backup import KEEP
 from botwire_server.store.backups import Backups, restore_everything, verify
 from botwire_server.store.buckets import place_at
-from botwire_server.store.lock import make_directory
 from botwire_server.store.places import LOCKED, Place
 
 COLUMNS = ("generation", "scope", "began_at", "namespaces", "bytes", "damaged")
@@ -115,14 +115,16 @@ def restore(
         raise Unusable("--namespace goes with --tenant, and not with --verify.")
     place = place_at(src)
     bar = Progress("checking" if verify_only else "restoring")
-    make_directory(data_dir)
+    place.require()
     if verify_only:
-        done = verify(place, data_dir, tenant=tenant, generation=generation, progress=bar.show)
+        with _room_beside(data_dir) as room:
+            done = verify(place, room, tenant=tenant, generation=generation, progress=bar.show)
     elif tenant is not None:
         done = asyncio.run(
             _restore_tenant(place, data_dir, tiers_file, tenant, namespace, generation, yes, bar)
         )
     else:
+        premises.enter(data_dir, make=True)
         if any((data_dir / name).exists() for name in ("control.db", "tenants")):
             confirm(
                 f"Replace everything in {data_dir} by the backup?",
@@ -181,8 +183,10 @@ async def purged_before(data_dir: Path, tiers_file: Path | None, id: str) -> str
 
 
 @asynccontextmanager
-async def _backups(data_dir: Path, tiers_file: Path | None) -> AsyncIterator[Backups]:
-    async with opened(data_dir, tiers_file) as (_, registry):
+async def _backups(
+    data_dir: Path, tiers_file: Path | None, *, make: bool = False
+) -> AsyncIterator[Backups]:
+    async with opened(data_dir, tiers_file, make=make) as (_, registry):
         known = tiers.load(tiers_file or data_dir / tiers.FILE)
         yield Backups(registry, data_dir, tiers=known, actor=ACTOR)
 
@@ -197,7 +201,7 @@ async def _restore_tenant(
     yes: bool,
     bar: Progress,
 ) -> dict[str, Any]:
-    async with _backups(data_dir, tiers_file) as backups:
+    async with _backups(data_dir, tiers_file, make=True) as backups:
         if backups.has(tenant):
             what = "everything" if namespace is None else f"namespace {namespace}, all"
             confirm(
@@ -213,6 +217,20 @@ async def _restore_tenant(
             if not await finish_begun(data_dir):
                 await asyncio.sleep(POLL_SECONDS)
         return done
+
+
+@contextmanager
+def _room_beside(data_dir: Path) -> Iterator[Path]:
+    """Where copies are looked at: in the data directory, or in the system's place for such things.
+
+    A backup can be looked through on any machine, and that makes no data directory.
+    """
+    if premises.holds_data(data_dir):
+        premises.enter(data_dir)
+        yield data_dir
+    else:
+        with tempfile.TemporaryDirectory(prefix="botwire-server-") as name:
+            yield Path(name)
 
 
 async def _note(data_dir: Path, tiers_file: Path | None, done: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from botwire_server.cli.common import MOST_OPEN, POLL_SECONDS, Progress
-from botwire_server.errors import Unusable
 from botwire_server.store import chores
 from botwire_server.store.chores import Chore, State
 from botwire_server.store.directory import DataDirectory
+from botwire_server.store.lock import Occupied
 from botwire_server.store.registry import Registry
 
 # The chores this process can do, for as long as it is entered.
@@ -53,7 +53,7 @@ async def _do_here(data_dir: Path, kind: str, able: Able) -> None:
         directory = await DataDirectory.open(
             data_dir, durability="full", clock=time.time, most_open=MOST_OPEN
         )
-    except Unusable:
+    except Occupied:
         await asyncio.sleep(POLL_SECONDS)
         return
     try:

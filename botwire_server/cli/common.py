@@ -17,10 +17,10 @@ import orjson
 from botwire_server import tiers
 from botwire_server.config import Config, variable
 from botwire_server.errors import Unusable
-from botwire_server.store import purges, replacing, swap
+from botwire_server.store import premises, purges, replacing, swap
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import require_driver
-from botwire_server.store.lock import make_directory
+from botwire_server.store.lock import Occupied
 from botwire_server.store.operator import Operator
 from botwire_server.store.registry import Registry
 
@@ -57,12 +57,19 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def operate(
-    data_dir: Path, tiers_file: Path | None, action: Callable[[Operator], Awaitable[T]]
+    data_dir: Path,
+    tiers_file: Path | None,
+    action: Callable[[Operator], Awaitable[T]],
+    *,
+    make: bool = False,
 ) -> T:
-    """Run what an operator does on a data directory, whether a server runs there or not."""
+    """Run what an operator does on a data directory, whether a server runs there or not.
+
+    `make` is for what a new server begins with: the directory is made where there is none.
+    """
 
     async def run() -> T:
-        async with opened(data_dir, tiers_file) as (operator, _):
+        async with opened(data_dir, tiers_file, make=make) as (operator, _):
             return await action(operator)
 
     return asyncio.run(run())
@@ -70,13 +77,13 @@ def operate(
 
 @asynccontextmanager
 async def opened(
-    data_dir: Path, tiers_file: Path | None
+    data_dir: Path, tiers_file: Path | None, *, make: bool = False
 ) -> AsyncIterator[tuple[Operator, Registry]]:
-    """An operator and the registry of a data directory, made where there is none."""
+    """An operator and the registry of a data directory; `make` makes one where there is none."""
     # What fails is told in a sentence; its SQLite code is for a server's log.
     logging.getLogger("botwire_server.store.database").setLevel(logging.CRITICAL)
     require_driver()
-    make_directory(data_dir)
+    premises.enter(data_dir, make=make)
     if swap.is_due(data_dir):
         await finish_begun(data_dir)
     registry = await Registry.open(data_dir, durability="full", clock=time.time)
@@ -114,7 +121,7 @@ async def finish_begun(data_dir: Path) -> bool:
         directory = await DataDirectory.open(
             data_dir, durability="full", clock=time.time, most_open=MOST_OPEN
         )
-    except Unusable:
+    except Occupied:
         return False
     await directory.close()  # opening has finished them
     return True

@@ -66,6 +66,7 @@ def create(
         lambda it: it.create_key(
             tenant, label=label, scopes=list(scopes), namespace=namespace, expires=expires
         ),
+        make=operator,  # a new directory has no tenant
     )
     _show_made(made, as_json=as_json)
 

@@ -34,7 +34,7 @@ def tenants() -> None:
 @common
 def create(name: str, tier: str, data_dir: Path, tiers_file: Path | None, as_json: bool) -> None:
     """Make a tenant. It needs a key next: `keys create NAME`."""
-    made = operate(data_dir, tiers_file, lambda it: it.create_tenant(name, tier=tier))
+    made = operate(data_dir, tiers_file, lambda it: it.create_tenant(name, tier=tier), make=True)
     if as_json:
         show_json(made)
     else:
@@ -164,6 +164,7 @@ def import_(
         data_dir,
         tiers_file,
         lambda it: it.import_tenant(file, name=name, data_dir=data_dir, progress=bar.show),
+        make=True,
     )
     bar.close()
     if as_json:

@@ -10,7 +10,6 @@ import fcntl
 import os
 import resource
 import shutil
-import stat
 import struct
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from botwire_server.errors import Unusable
 from botwire_server.logs import timestamp
-from botwire_server.store import driver
+from botwire_server.store import driver, premises
 from botwire_server.store.driver import SHARED_WAL, sqlite3
 from botwire_server.store.migrations import CONTROL, NAMESPACE, Schema
 from botwire_server.store.pool import capacity, raise_descriptor_limit
@@ -139,23 +138,11 @@ def _rights(data_dir: Path, there: Path) -> Iterator[Finding]:
             "failure", "data directory", f"{data_dir} is no directory", "Name another --data-dir."
         )
         return
-    found = data_dir.stat()
-    if not os.access(data_dir, os.R_OK | os.W_OK | os.X_OK) or found.st_uid != os.geteuid():
-        writable = os.access(data_dir, os.R_OK | os.W_OK | os.X_OK)
-        yield Finding(
-            "warning" if writable else "failure",
-            "data directory",
-            f"{data_dir} belongs to user {found.st_uid}, and this is user {os.geteuid()}",
-            "Run the server and its commands as the user that owns it.",
-        )
-    elif stat.S_IMODE(found.st_mode) & 0o077:
-        yield Finding(
-            "warning",
-            "data directory",
-            f"{data_dir} can be entered by other users of this machine",
-            "chmod 700 it.",
-        )
-    else:
+    found = list(premises.concerns(data_dir))
+    for concern in found:
+        level: Level = "failure" if concern.fatal else "warning"
+        yield Finding(level, "data directory", f"{data_dir}: {concern.says}", concern.remedy)
+    if not found:
         yield Finding("ok", "data directory", str(data_dir))
 
 

@@ -25,7 +25,7 @@ from botwire_server.errors import (
     Unusable,
 )
 from botwire_server.metrics import StoreCounters
-from botwire_server.store import purges, replacing, swap
+from botwire_server.store import premises, purges, replacing, swap
 from botwire_server.store.deadlines import READ_SECONDS, Readers
 from botwire_server.store.driver import (
     Clock,
@@ -33,7 +33,7 @@ from botwire_server.store.driver import (
     require_driver,
     sqlite3,
 )
-from botwire_server.store.lock import Lock, locked, make_directory
+from botwire_server.store.lock import Lock, locked
 from botwire_server.store.namespace import Limits, Namespace, Outlook, Totals
 from botwire_server.store.pool import DRAFT, Pool
 from botwire_server.store.purges import Tombstone
@@ -96,7 +96,7 @@ class DataDirectory:
         `patience` is for how many seconds a lock that somebody else holds is waited for.
         """
         require_driver()
-        make_directory(path)
+        premises.enter(path, make=True)
         async with AsyncExitStack() as undo:
             lock = await locked(path, patience)
             undo.callback(lock.release)

@@ -15,6 +15,7 @@ REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 BATCH_UNITS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 EMBEDDING_SECONDS = (0.0005, 0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+STAND_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 # Others are counted as one: whoever asks must not make up rows. "-" is a request without one.
 METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "-"})
@@ -107,6 +108,21 @@ class StoreCounters:
         self.opened = 0
         self.purges = 0
         self.housekeeping_failures = 0
+
+
+class LoopCounters:
+    """How late the event loop came to its beats; `stalls` are those it was far too late to."""
+
+    def __init__(self) -> None:
+        self.late = Histogram(STAND_SECONDS)
+        self.longest = 0.0
+        self.stalls = 0
+
+    def stood(self, seconds: float, *, stalled: bool) -> None:
+        """Count a beat."""
+        self.late.add(seconds)
+        self.longest = max(self.longest, seconds)
+        self.stalls += stalled
 
 
 class EmbedderCounters:

@@ -19,6 +19,7 @@ MODULES = sorted(
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "limits", "logs"),
     ("tiers", "endpoint", "lazy", "metrics", "vector"),
+    ("heartbeat",),
     ("store.driver",),
     ("config",),
     ("store", "embedding", "summarizer"),

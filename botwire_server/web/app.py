@@ -32,9 +32,10 @@ from botwire_server.errors import (
     Unavailable,
     Unusable,
 )
+from botwire_server.heartbeat import Heartbeat
 from botwire_server.logs import describe
 from botwire_server.logs import request_id as current_request
-from botwire_server.metrics import Requests
+from botwire_server.metrics import LoopCounters, Requests
 from botwire_server.store import chores, reembedding
 from botwire_server.store.accepting import accept
 from botwire_server.store.compacting import compact
@@ -82,6 +83,7 @@ class App:
         self.requests = Requests(tenants=config.metrics_tenants)
         # How many connections there are, where the server tells.
         self.connections: Callable[[], int] = int
+        self.loop = LoopCounters()
         self.stopping = False
         operators = admin.dialect(self._operator)
         self._metrics = metrics.dialect(
@@ -233,6 +235,7 @@ class App:
             embedder=self._embedder.counters,
             embedder_name=self._embedder.name,
             connections=self.connections(),
+            loop=self.loop,
         )
 
     async def _admit(self, scope: Scope, header: Mapping[bytes, bytes]) -> None:
@@ -349,10 +352,13 @@ class App:
                 },
             )
             housekeeping.start()
+            heartbeat = Heartbeat(self.loop)
+            heartbeat.start()
             try:
                 yield
             finally:
                 self.stopping = True
+                heartbeat.stop()
                 await housekeeping.stop()
                 await self._prober.stop()
         finally:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from botwire_server import __version__
 from botwire_server.errors import Refusal
 from botwire_server.lazy import prometheus
-from botwire_server.metrics import MOST_TENANTS, EmbedderCounters, Histogram, Requests
+from botwire_server.metrics import MOST_TENANTS, EmbedderCounters, Histogram, LoopCounters, Requests
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.gauges import Gauges, gauges
 from botwire_server.web.description import STRING, Answer, Shape, operation
@@ -43,6 +43,7 @@ class Sources(NamedTuple):
     embedder: EmbedderCounters
     embedder_name: str
     connections: int
+    loop: LoopCounters
 
 
 def dialect(
@@ -106,30 +107,41 @@ class Page:
             self._process = prometheus.CollectorRegistry()
             prometheus.ProcessCollector(registry=self._process)
         sources = self._sources()
-        counted = sources.requests.by_tenant or {}
+        by_tenant = sources.requests.by_tenant
+        counted = None if by_tenant is None else dict(by_tenant)
         now = await gauges(
             sources.directory,
             most_tenants=MOST_TENANTS if self._tenants else 0,
-            named=list(counted),
+            named=list(counted or ()),
         )
-        registry = prometheus.CollectorRegistry()
-        registry.register(_Collector(sources, now))
-        return prometheus.generate_latest(registry) + prometheus.generate_latest(self._process)
+        return await asyncio.to_thread(_page, _Collector(sources, now, counted), self._process)
+
+
+def _page(collector: _Collector, process: CollectorRegistry) -> bytes:
+    """The page as text: thousands of lines where tenants are told apart."""
+    registry = prometheus.CollectorRegistry()
+    registry.register(collector)
+    written: bytes = prometheus.generate_latest(registry) + prometheus.generate_latest(process)
+    return written
 
 
 class _Collector:
-    def __init__(self, sources: Sources, now: Gauges) -> None:
+    def __init__(
+        self, sources: Sources, now: Gauges, counted: Mapping[str, Sequence[int]] | None
+    ) -> None:
         self._sources = sources
         self._now = now
+        self._counted = counted  # requests by tenant
 
     def collect(self) -> Iterator[Metric]:
         """Everything, once."""
         yield from self._requests()
+        yield from self._loop()
         yield from self._store()
         yield from self._holdings()
         yield from self._embedder()
-        if self._sources.requests.by_tenant is not None:
-            yield from self._by_tenant(self._sources.requests.by_tenant)
+        if self._counted is not None:
+            yield from self._by_tenant(self._counted)
 
     def _requests(self) -> Iterator[Metric]:
         sources = self._sources
@@ -160,6 +172,17 @@ class _Collector:
             ("limit",),
             {(kind,): sources.requests.refused.get(kind, 0) for kind in QUOTAS},
         )
+
+    def _loop(self) -> Iterator[Metric]:
+        loop = self._sources.loop
+        yield _histogram(
+            "botwire_loop_late_seconds",
+            "How late the event loop came to the beats that it owes itself.",
+            (),
+            [((), loop.late)],
+        )
+        yield _one("botwire_loop_longest_stand_seconds", "The longest it stood.", loop.longest)
+        yield _total("botwire_loop_stalls", "Times that it stood for over a second.", loop.stalls)
 
     def _store(self) -> Iterator[Metric]:
         counters, now = self._sources.directory.counters, self._now

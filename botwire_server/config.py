@@ -72,6 +72,11 @@ class Config:
         least=1,
         most=3_600,
     )
+    max_answer_bytes: int = _setting(
+        67_108_864,
+        "Largest answer, in bytes; a longer list is refused, and read by the page.",
+        least=65_536,
+    )
     durability: Durability = _setting(
         "full",
         "full: an acknowledged write survives power loss. relaxed: it survives a crash of the "

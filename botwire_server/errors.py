@@ -13,6 +13,7 @@
     ├── Conflict               a compare-and-set lost
     ├── TooLarge               the body is over its limit
     ├── TooExpensive           a read used up the time that it may compute
+    ├── AnswerTooLarge         what was asked for is more than one answer holds
     ├── QuotaExceeded          a limit of the tenant is used up
     ├── Unavailable            it may work later
     │   ├── Busy                   others kept a read waiting for too long
@@ -103,6 +104,8 @@ class TooExpensive(Refusal):
         )
         self.seconds = seconds
         self.field = field
+class AnswerTooLarge(Refusal):
+    """What was asked for is more than one answer holds."""
 
 
 class QuotaExceeded(Refusal):

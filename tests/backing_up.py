@@ -18,6 +18,7 @@ from botwire_server.store.driver import connect
 from botwire_server.store.namespace import Limits
 from botwire_server.store.tenant import Tenant
 from botwire_server.store.usage import Call
+from botwire_server.store.views import few
 
 Contents = dict[str, dict[str, dict[str, str]]]
 
@@ -55,8 +56,10 @@ def held(data: Path) -> Contents:
                 for namespace in reach.namespaces():
                     reference = reach.namespace(namespace)
                     found[name][namespace] = {
-                        key: json.loads((await reference.read(entries.get, key)).value)
-                        for key in json.loads((await reference.read(entries.listing)).keys)
+                        detail.key: json.loads(
+                            (await reference.read(entries.get, detail.key)).value
+                        )
+                        for detail in await reference.read(few, entries.listing)
                     }
             return found
 

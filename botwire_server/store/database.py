@@ -20,7 +20,8 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -41,6 +42,7 @@ from botwire_server.store.units import (
     perform_in_savepoint,
     perform_in_snapshot,
 )
+from botwire_server.store.views import View
 from botwire_server.store.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,8 @@ class Database:
     def look(connection: Connection) -> Any:
         """What is to be known of a file as soon as it is open; `Connection.seen` keeps it."""
 
-    def __init__(self, worker: Worker, *, keep: bool, names: Path | None) -> None:
+    def __init__(self, path: Path | str, worker: Worker, *, keep: bool, names: Path | None) -> None:
+        self._path = path
         self._worker = worker
         # The directory whose fsync makes the journal's name last; None once that is done.
         self._names = names
@@ -81,6 +84,7 @@ class Database:
         self._away = False  # the connection is with its thread
         self._patient = True  # it waits for other processes' locks
         self._closing: asyncio.Future[None] | None = None
+        self._views: set[View] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -97,12 +101,12 @@ class Database:
                 raise Damaged(driver.DAMAGED) from error
             raise _explain(error) from error
         named = durability == "full" and path != ":memory:"
-        return cls(worker, keep=keep, names=Path(path).parent if named else None)
+        return cls(path, worker, keep=keep, names=Path(path).parent if named else None)
 
     @property
     def busy(self) -> bool:
-        """Whether a unit of work waits or runs."""
-        return not self._idle.is_set()
+        """Whether a unit of work waits or runs, or somebody has a view."""
+        return not self._idle.is_set() or bool(self._views)
 
     @property
     def waiting(self) -> int:
@@ -189,8 +193,27 @@ class Database:
         """
         return await self.alone(opening.checkpoint)
 
+    @asynccontextmanager
+    async def view(self) -> AsyncIterator[View]:
+        """A view of the file, which ends when the file is closed."""
+        if self._closing is not None:
+            raise Closed("This file was closed; try again.")
+        connection = self._connection
+        view = View(
+            self._path,
+            namespace_id=connection.namespace_id,
+            clock=connection.clock,
+            frozen=connection.frozen,
+        )
+        self._views.add(view)
+        try:
+            yield view
+        finally:
+            await view.close()
+            self._views.discard(view)
+
     async def close(self) -> None:
-        """End reads, finish what else is queued, take nothing more, release thread and descriptors.
+        """End reads and views, finish what else is queued, release thread and descriptors.
 
         May be called again: every call returns when the file is closed.
         """
@@ -205,7 +228,10 @@ class Database:
             turn.end(Closed(CLOSED))
 
     async def _close(self) -> None:
+        for view in self._views:
+            view.cut()
         await self._idle.wait()
+        await asyncio.gather(*(view.close() for view in self._views))
         try:
             await self._worker.close()
         except sqlite3.Error as error:

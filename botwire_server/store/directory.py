@@ -41,6 +41,7 @@ from botwire_server.store.registry import Registry, file_of, new_id
 from botwire_server.store.rows import NamespaceRow, TenantRow
 from botwire_server.store.staging import clear_abandoned
 from botwire_server.store.usage import Ledger
+from botwire_server.store.views import Gate
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class DataDirectory:
         self._missed: set[str] = set()
         self._promised: Counter[str] = Counter()
         self._creating: dict[tuple[str, str], asyncio.Task[NamespaceRow]] = {}
+        self.gate = Gate()
         self._purging: dict[str, asyncio.Task[dict[str, Any]]] = {}
         # Drafts that the registry may have recorded although it said no.
         self._doubtful: list[NamespaceRow] = []

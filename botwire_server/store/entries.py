@@ -6,7 +6,6 @@ Values are JSON text as bytes, so that reading one back needs no parsing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -29,17 +28,18 @@ class Entry(NamedTuple):
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A listing, newest first: both parts are JSON arrays. `cursor` asks for what follows."""
+class Detail(NamedTuple):
+    """What a listing shows of an entry."""
 
-    keys: str
-    entries: str
-    count: int
-    cursor: int | None
+    key: str
+    size: int
+    updated_at: float
+    revision: int
 
 
 Condition = Callable[[Entry | None], bool]
+
+NEWEST = 2**63 - 1  # no revision is
 
 _COLUMNS = "key, value, bytes, created_at, updated_at, expires_at, revision"
 # The size of a value is known without reading it.
@@ -115,34 +115,23 @@ def delete(connection: Connection, key: str, *, condition: Condition | None = No
 
 
 def listing(
-    connection: Connection, *, prefix: str = "", limit: int | None = None, cursor: int | None = None
-) -> Page:
-    """Keys and their details, newest first: those that begin with `prefix`, older than `cursor`.
-
-    SQLite writes the JSON itself, without holding up the other threads.
-    """
+    connection: Connection, *, prefix: str = "", before: int = NEWEST, limit: int = -1
+) -> Iterator[Detail]:
+    """Keys and their details, newest first: those that begin with `prefix`, older than `before`."""
     within = "AND key >= :start AND (:end IS NULL OR key < :end)" if prefix else ""
-    row = connection.execute(
-        f"""SELECT json_group_array(key),
-            json_group_array(json_object('key', key, 'bytes', bytes, 'updated_at', updated_at)),
-            count(*), min(revision)
-        FROM (
-            SELECT key, bytes, updated_at, revision FROM entries
-            WHERE (expires_at IS NULL OR expires_at > :now)
-                AND (:cursor IS NULL OR revision < :cursor) {within}
-            ORDER BY revision DESC LIMIT :limit
-        )""",  # noqa: S608  # `within` is one of two constants
+    rows = connection.execute(
+        f"""SELECT key, bytes, updated_at, revision FROM entries
+        WHERE (expires_at IS NULL OR expires_at > :now) AND revision < :before {within}
+        ORDER BY revision DESC LIMIT :limit""",  # noqa: S608  # `within` is one of two constants
         {
             "now": connection.now,
-            "cursor": cursor,
+            "before": before,
             "start": prefix,
             "end": _after(prefix),
-            "limit": -1 if limit is None else limit,
+            "limit": limit,
         },
-    ).fetchone()
-    keys, entries, count, last = row
-    more = limit is not None and count == limit
-    return Page(keys, entries, count, last if more else None)
+    )
+    return (Detail(*row) for row in rows)
 
 
 def dump(connection: Connection) -> Iterator[dict[str, Any]]:

@@ -72,7 +72,7 @@ def listing(
     until: float | None = None,
     after: int = 0,
     limit: int = -1,
-) -> list[Episode]:
+) -> Iterator[Episode]:
     """Episodes, oldest first: of a session, of a type, from `since` to `until` inclusive,
     those behind the id `after`.
     """
@@ -92,7 +92,7 @@ def listing(
             "limit": limit,
         },
     )
-    return [_episode(row) for row in rows]
+    return map(_episode, rows)
 
 
 @brief

@@ -6,6 +6,7 @@ moves by one with every write, also where a state is stored over.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +37,11 @@ class Session(NamedTuple):
     created_at: float
     updated_at: float
     expires_at: float | None
+    id: int
+
+
+# Where a listing of sessions goes on: when the last one shown was written, and its id.
+Behind = tuple[float, int]
 
 
 # Decides a write whose version is stale: given what is stored, what to store; None to leave it.
@@ -138,14 +144,18 @@ def delete(connection: Connection, session_id: str) -> bool:
     return removed[0] is None or removed[0] > connection.now
 
 
-def sessions(connection: Connection) -> list[Session]:
-    """Every session that has a state, the last written first."""
+def sessions(
+    connection: Connection, *, behind: Behind | None = None, limit: int = -1
+) -> Iterator[Session]:
+    """Every session that has a state, the last written first; those `behind` one of them."""
+    updated_at, id = (math.inf, 0) if behind is None else behind
     rows = connection.execute(
-        f"""SELECT session_id, version, created_at, updated_at, expires_at FROM states
-        WHERE {_ALIVE} ORDER BY updated_at DESC, id DESC""",  # noqa: S608
-        (connection.now,),
+        f"""SELECT session_id, version, created_at, updated_at, expires_at, id FROM states
+        WHERE {_ALIVE} AND (updated_at, id) < (?, ?)
+        ORDER BY updated_at DESC, id DESC LIMIT ?""",  # noqa: S608
+        (connection.now, updated_at, id, limit),
     )
-    return [Session(*row) for row in rows]
+    return (Session(*row) for row in rows)
 
 
 def latest(connection: Connection, session_id: str) -> tuple[State | None, int]:

@@ -53,6 +53,7 @@ from botwire_server.web.auth import Door
 from botwire_server.web.dialect import Dialect
 from botwire_server.web.observatory import Observatory, listens_at
 from botwire_server.web.request_log import RequestLog
+from botwire_server.web.spool import Spools
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class App:
         self.config = config
         self._summarizer = summarizer(config.summarizer, config.summarizer_key)
         self._embedder = Measured(embedder(config.embedder, config.embedder_key))
+        self._spools = Spools(config.data_dir, most_bytes=config.max_answer_bytes)
         self.requests = Requests(tenants=config.metrics_tenants)
         # How many connections there are, where the server tells.
         self.connections: Callable[[], int] = int
@@ -280,6 +282,7 @@ class App:
                 scope["request_id"] = request_id
                 scope["started"] = started
                 scope["embedder"] = self._embedder
+                scope["spools"] = self._spools
                 scope["header"] = header
                 await self._admit(scope, header)
                 await self._router(scope, receive, answer)

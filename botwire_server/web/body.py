@@ -11,11 +11,14 @@ from urllib.parse import parse_qsl
 import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from botwire_server.errors import Invalid, InvalidJson, TooLarge, WrongMediaType
 from botwire_server.limits import DEPTH
+from botwire_server.web.spool import Spooled, Spools
 
 MANY_CONTAINERS = 10_000
+LARGEST_AT_ONCE = 262_144
 
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 # Levels that are taken off at the bottom of a nest at once, before its brackets are counted.
@@ -49,6 +52,21 @@ class Json(Response):
         ]
         for name, value in headers.items():
             self.raw_headers.append((name.lower().encode(), value.encode()))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it; what is large waits on the disk for who reads it slowly."""
+        if len(self.body) <= LARGEST_AT_ONCE or "spools" not in scope:
+            await super().__call__(scope, receive, send)
+            return
+        spools: Spools = scope["spools"]
+        # What was stored is told in full; only what reads is refused.
+        spool = spools.open(limited=scope["method"] in ("GET", "HEAD"))
+        body, self.body = memoryview(self.body), b""
+        with spool.kept():
+            for start in range(0, len(body), LARGEST_AT_ONCE):
+                await spool.write(body[start : start + LARGEST_AT_ONCE])
+        del body
+        await Spooled(spool, self.status_code, self.raw_headers)(scope, receive, send)
 
 
 def header(request: Request, name: bytes) -> str | None:

@@ -13,6 +13,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from botwire_server.errors import (
+    AnswerTooLarge,
     Busy,
     Conflict,
     Forbidden,
@@ -49,6 +50,7 @@ STATUS: Mapping[type[Refusal], int] = {
     MethodNotAllowed: 405,
     Conflict: 409,
     TooLarge: 413,
+    AnswerTooLarge: 413,
     TooExpensive: 413,
     QuotaExceeded: 429,
     Unavailable: 503,

@@ -11,6 +11,7 @@ from typing import Any
 
 from botwire_server import __version__
 from botwire_server.errors import (
+    AnswerTooLarge,
     Conflict,
     Forbidden,
     Internal,
@@ -72,6 +73,7 @@ REFUSALS: Mapping[type[Refusal], tuple[str, Mapping[str, Schema]]] = {
     Conflict: ("It was changed meanwhile; nothing was stored.", {}),
     TooLarge: ("The body is over its limit.", {}),
     TooExpensive: ("It asks for more than a read may compute.", {}),
+    AnswerTooLarge: ("It is more than one answer holds; ask for less, or by the page.", {}),
     WrongMediaType: ("The body does not say that it is JSON.", {}),
     Misdirected: ("The Host header names another server.", {}),
     QuotaExceeded: (

@@ -12,9 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server import limits
-from botwire_server.errors import Conflict, Invalid, MethodNotAllowed, NotFound, Refusal
+from botwire_server.errors import (
+    AnswerTooLarge,
+    Conflict,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    Refusal,
+)
 from botwire_server.store import entries
-from botwire_server.store.entries import Condition, Entry
+from botwire_server.store.entries import NEWEST, Condition, Detail, Entry
 from botwire_server.store.tenant import NamespaceRef, Tenant
 from botwire_server.web.body import Json, header, read_json
 from botwire_server.web.botwire.rules import (
@@ -43,6 +50,7 @@ from botwire_server.web.description import (
 )
 from botwire_server.web.dialect import STATUS, Dialect, Resource, headers_of, of_class
 from botwire_server.web.fields import JSON
+from botwire_server.web.listing import COUNT, Listed
 from botwire_server.web.shapes import TOTALS
 
 STATUSES = {**STATUS, Conflict: 412}
@@ -155,6 +163,7 @@ def _entries(handlers: _Handlers, rules: Rules) -> list[Resource]:
                 path=(rules.namespace,),
                 query=rules.listing,
                 answers={200: Answer("The keys.", listing), **rules.wrong},
+                refusals=(AnswerTooLarge,),
             ),
             DELETE=operation(
                 handlers.purge,
@@ -250,21 +259,17 @@ class _Handlers:
     async def listing(self, request: Request) -> Response:
         namespace = self._namespace_name(request)
         prefix, limit, cursor = self._page(request)
-        page = await _namespace(request, namespace).read(
-            entries.listing, prefix=prefix, limit=limit, cursor=cursor
+        listed = Listed(
+            unit=entries.listing,
+            asked={"prefix": prefix, "before": NEWEST if cursor is None else cursor},
+            head={"namespace": namespace},
+            arrays={"count": COUNT, "keys": _detail}
+            if self._hosted
+            else {"count": COUNT, "keys": _key, "entries": _detail},
+            limit=limit,
+            cursor=None if self._hosted else _cursor,
         )
-        details = orjson.Fragment(page.entries)
-        if self._hosted:
-            return Json({"namespace": namespace, "count": page.count, "keys": details})
-        answer = {
-            "namespace": namespace,
-            "count": page.count,
-            "keys": orjson.Fragment(page.keys),
-            "entries": details,
-        }
-        if page.cursor is not None:
-            answer["cursor"] = f"r{page.cursor}"
-        return Json(answer)
+        return await listed.answer(request, _namespace(request, namespace))
 
     async def purge(self, request: Request) -> Response:
         namespace = self._namespace_name(request)
@@ -353,6 +358,18 @@ def _namespace(request: Request, name: str) -> NamespaceRef:
 def _tags(request: Request, field: Tags) -> str | None:
     name = field.name
     return field.of({name: header(request, name.lower().encode())})
+
+
+def _key(detail: Detail) -> str:
+    return detail.key
+
+
+def _detail(detail: Detail) -> dict[str, Any]:
+    return {"key": detail.key, "bytes": detail.size, "updated_at": detail.updated_at}
+
+
+def _cursor(detail: Detail) -> str:
+    return f"r{detail.revision}"
 
 
 def _etag(entry: Entry) -> str:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server.errors import (
+    AnswerTooLarge,
     Conflict,
     Damaged,
     Forbidden,
@@ -54,6 +55,7 @@ CODES: Mapping[type[Refusal], str] = {
     Conflict: "VERSION_CONFLICT",
     TooLarge: "PAYLOAD_TOO_LARGE",
     TooExpensive: "TOO_EXPENSIVE",
+    AnswerTooLarge: "PAYLOAD_TOO_LARGE",
     QuotaExceeded: "RATE_LIMITED",
     Unavailable: "INTERNAL_ERROR",
     Damaged: "NAMESPACE_DAMAGED",

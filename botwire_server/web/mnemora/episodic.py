@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -11,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server import limits
-from botwire_server.errors import Invalid
+from botwire_server.errors import AnswerTooLarge, Invalid
 from botwire_server.store import episodes
-from botwire_server.store.episodes import Draft, searchable
+from botwire_server.store.episodes import Draft, Episode, searchable
 from botwire_server.web.description import STRING, WHOLE, Body, Query, Shape, listed, operation
 from botwire_server.web.dialect import Resource
 from botwire_server.web.fields import (
@@ -26,6 +27,7 @@ from botwire_server.web.fields import (
     Values,
     Whole,
 )
+from botwire_server.web.listing import Listed
 from botwire_server.web.mnemora.envelope import success, wrapped
 from botwire_server.web.mnemora.fields import (
     AGENT,
@@ -100,6 +102,10 @@ LIMIT = Whole(
     "limit", "Episodes at most.", least=1, most=LONGEST_PAGE, default=DEFAULT_PAGE, place="query"
 )
 AFTER = Cursor("e")
+REPLAY_LIMIT = Whole(
+    "limit", "Episodes at most; without it, all.", least=1, most=LONGEST_PAGE, place="query"
+)
+REPLAYED = Query(REPLAY_LIMIT, AFTER)
 LISTED = Query(SESSION_SOUGHT, TYPE_SOUGHT, SINCE, UNTIL, LIMIT, AFTER)
 
 STORED = Shape("StoredEpisodes", {"items": listed(EPISODE), "count": WHOLE})
@@ -108,7 +114,11 @@ EPISODES = Shape(
     {"episodes": listed(EPISODE), "count": WHOLE, "cursor": STRING},
     optional=frozenset({"cursor"}),
 )
-REPLAY = Shape("Replay", {"session_id": STRING, "episodes": listed(EPISODE), "count": WHOLE})
+REPLAY = Shape(
+    "Replay",
+    {"session_id": STRING, "episodes": listed(EPISODE), "count": WHOLE, "cursor": STRING},
+    optional=frozenset({"cursor"}),
+)
 
 
 def resources() -> list[Resource]:
@@ -146,7 +156,9 @@ def resources() -> list[Resource]:
                 "replay_session",
                 "Read a session from its beginning",
                 path=(AGENT_IN_PATH, SESSION_IN_PATH),
+                query=REPLAYED,
                 answers={200: wrapped(REPLAY)},
+                refusals=(AnswerTooLarge,),
             ),
         ),
         Resource(
@@ -159,6 +171,7 @@ def resources() -> list[Resource]:
                 path=(AGENT_IN_PATH,),
                 query=LISTED,
                 answers={200: wrapped(EPISODES)},
+                refusals=(AnswerTooLarge,),
             ),
         ),
     ]
@@ -202,32 +215,45 @@ async def _post_batch(request: Request) -> Response:
 async def _listing(request: Request) -> Response:
     agent = AGENT_IN_PATH.of(request.path_params)
     found = LISTED.read(request)
-    limit = LIMIT.of(found) or DEFAULT_PAGE
-    page = await namespace(request, agent).read(
-        episodes.listing,
-        session_id=SESSION_SOUGHT.of(found),
-        type=TYPE_SOUGHT.of(found),
-        since=SINCE.of(found),
-        until=UNTIL.of(found),
-        after=AFTER.of(found) or 0,
-        limit=limit + 1,
+    listed = Listed(
+        unit=episodes.listing,
+        asked={
+            "session_id": SESSION_SOUGHT.of(found),
+            "type": TYPE_SOUGHT.of(found),
+            "since": SINCE.of(found),
+            "until": UNTIL.of(found),
+            "after": AFTER.of(found) or 0,
+        },
+        head={},
+        arrays={"episodes": partial(episode_record, agent)},
+        limit=LIMIT.of(found) or DEFAULT_PAGE,
+        cursor=_cursor,
+        wrap=partial(success, request),
     )
-    shown = page[:limit]
-    answer = {
-        "episodes": [episode_record(agent, episode) for episode in shown],
-        "count": len(shown),
-    }
-    if len(page) > limit:
-        answer["cursor"] = f"e{shown[-1].id}"
-    return success(request, answer)
+    return await listed.answer(request, namespace(request, agent))
 
 
 async def _replay(request: Request) -> Response:
     agent = AGENT_IN_PATH.of(request.path_params)
     session = SESSION_IN_PATH.of(request.path_params)
-    found = await namespace(request, agent).read(episodes.listing, session_id=session)
-    answer = [episode_record(agent, episode) for episode in found]
-    return success(request, {"session_id": session, "episodes": answer, "count": len(answer)})
+    found = REPLAYED.read(request)
+    cursor = AFTER.of(found)
+    limit = REPLAY_LIMIT.of(found)
+    listed = Listed(
+        unit=episodes.listing,
+        asked={"session_id": session, "after": cursor or 0},
+        head={"session_id": session},
+        arrays={"episodes": partial(episode_record, agent)},
+        # Whoever asks for neither gets them all.
+        limit=LONGEST_PAGE if limit is None and cursor is not None else limit,
+        cursor=_cursor,
+        wrap=partial(success, request),
+    )
+    return await listed.answer(request, namespace(request, agent))
+
+
+def _cursor(episode: Episode) -> str:
+    return f"e{episode.id}"
 
 
 def _drafts(items: Sequence[Fields]) -> tuple[list[Draft], set[str]]:

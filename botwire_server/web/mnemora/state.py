@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import struct
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,8 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server import limits
-from botwire_server.errors import Conflict, Invalid, NotFound
+from botwire_server.errors import AnswerTooLarge, Conflict, Invalid, NotFound
 from botwire_server.store import states
+from botwire_server.store.states import Behind, Session
 from botwire_server.web.description import (
     STRING,
     TIME,
@@ -23,7 +27,8 @@ from botwire_server.web.description import (
     or_null,
 )
 from botwire_server.web.dialect import Resource
-from botwire_server.web.fields import Object, Whole
+from botwire_server.web.fields import Field, Object, Values, Whole
+from botwire_server.web.listing import COUNT, Listed
 from botwire_server.web.mnemora import checkpoints
 from botwire_server.web.mnemora.envelope import iso, iso_or_none, success, wrapped
 from botwire_server.web.mnemora.fields import (
@@ -43,8 +48,45 @@ TAG = "State"
 
 LONGEST_TTL_HOURS = 8_760
 LARGEST_VERSION = 2**63 - 1
+LONGEST_PAGE = 10_000
 
 
+class BehindSession(Field[Behind | None]):
+    """Where a listing of sessions goes on, as an earlier answer gave it; None where it is missing.
+
+    A session is known by when it was written, as the bits of a float, and its id.
+    """
+
+    _PATTERN = "^s([0-9]{1,19})-([0-9]{1,18})$"
+
+    def __init__(self) -> None:
+        schema = {"type": "string", "pattern": self._PATTERN}
+        super().__init__("cursor", "Where an earlier answer ended.", schema, place="query")
+
+    def of(self, values: Values) -> Behind | None:
+        """See `Field`."""
+        cursor = values.get("cursor")
+        if cursor is None:
+            return None
+        found = re.fullmatch(self._PATTERN, cursor)
+        bits = int(found[1]) if found else LARGEST_VERSION + 1
+        if found is None or bits > LARGEST_VERSION:
+            raise self.refusal("cursor must be one that an earlier answer gave.")
+        [updated_at] = struct.unpack(">d", struct.pack(">q", bits))
+        return updated_at, int(found[2])
+
+    @staticmethod
+    def at(session: Session) -> str:
+        """The cursor that goes on behind a session."""
+        [bits] = struct.unpack(">q", struct.pack(">d", session.updated_at))
+        return f"s{bits}-{session.id}"
+
+
+BEHIND = BehindSession()
+LIMIT = Whole(
+    "limit", "Sessions at most; without it, all.", least=1, most=LONGEST_PAGE, place="query"
+)
+LISTED = Query(LIMIT, BEHIND)
 SESSION = Identifier("session_id", "The session.", default=DEFAULT_SESSION)
 SESSION_ASKED = Identifier("session_id", SESSION.help, default=DEFAULT_SESSION, place="query")
 ASKED = Query(SESSION_ASKED)
@@ -83,7 +125,9 @@ SESSIONS = Shape(
         "sessions": listed(STRING),
         "count": WHOLE,
         "session_details": listed(SESSION_DETAIL),
+        "cursor": STRING,
     },
+    optional=frozenset({"cursor"}),
 )
 GONE = Shape("DeletedState", {"deleted": {"const": True}, "agent_id": STRING, "session_id": STRING})
 
@@ -112,7 +156,9 @@ def resources(*, checkpoint_ids: bool) -> list[Resource]:
                 "list_sessions",
                 "List an agent's sessions that have a state",
                 path=(AGENT_IN_PATH,),
+                query=LISTED,
                 answers={200: wrapped(SESSIONS)},
+                refusals=(AnswerTooLarge,),
             ),
         ),
         Resource(
@@ -218,25 +264,20 @@ class _Handlers:
 
     async def sessions(self, request: Request) -> Response:
         agent = AGENT_IN_PATH.of(request.path_params)
-        found = await namespace(request, agent).read(states.sessions)
-        return success(
-            request,
-            {
-                "agent_id": agent,
-                "sessions": [session.session_id for session in found],
-                "count": len(found),
-                "session_details": [
-                    {
-                        "session_id": session.session_id,
-                        "version": session.version,
-                        "created_at": iso(session.created_at),
-                        "updated_at": iso(session.updated_at),
-                        "expires_at": iso_or_none(session.expires_at),
-                    }
-                    for session in found
-                ],
-            },
+        found = LISTED.read(request)
+        cursor = BEHIND.of(found)
+        limit = LIMIT.of(found)
+        listed = Listed(
+            unit=states.sessions,
+            asked={"behind": cursor},
+            head={"agent_id": agent},
+            arrays={"sessions": _session_id, "count": COUNT, "session_details": _detail},
+            # Whoever asks for neither gets them all.
+            limit=LONGEST_PAGE if limit is None and cursor is not None else limit,
+            cursor=BEHIND.at,
+            wrap=partial(success, request),
         )
+        return await listed.answer(request, namespace(request, agent))
 
     async def delete(self, request: Request) -> Response:
         agent = AGENT_IN_PATH.of(request.path_params)
@@ -249,6 +290,20 @@ class _Handlers:
     def _resolver(self, data: dict[str, Any]) -> states.Resolve | None:
         # It compares with what is stored, and its outcome tells of that: for who may read.
         return checkpoints.resolver(data, most=limits.STATE) if self._checkpoint_ids else None
+
+
+def _session_id(session: Session) -> str:
+    return session.session_id
+
+
+def _detail(session: Session) -> dict[str, Any]:
+    return {
+        "session_id": session.session_id,
+        "version": session.version,
+        "created_at": iso(session.created_at),
+        "updated_at": iso(session.updated_at),
+        "expires_at": iso_or_none(session.expires_at),
+    }
 
 
 def _ttl(fields: Fields) -> float | None:

@@ -16,6 +16,7 @@ from botwire_server.lazy import numpy as np
 from botwire_server.store import chunks, memories, vectors
 from botwire_server.store.driver import Connection, sqlite3
 from botwire_server.store.filters import Filter, contains
+from botwire_server.store.views import few
 from botwire_server.vector import GIVEN, Model, from_numbers
 
 
@@ -55,7 +56,8 @@ def test_other_texts_are_no_ids(text: str) -> None:
 def test_the_same_again_is_merged_and_nothing_is_lost(store: Store) -> None:
     store.put("The user likes dark mode", metadata={"source": "chat", "n": {"x": 1}, "old": 1})
     [merged] = store.put("the user  likes DARK mode!", metadata={"source": "mail", "n": {"y": 2}})
-    memory, replaced = store.run(memories.history, number(merged)) or pytest.fail("it is gone")
+    memory = store.run(memories.get, number(merged)) or pytest.fail("it is gone")
+    replaced = store.run(few, memories.history, number(merged))
     assert store.totals() == (1, 1)
     assert memory.content == "the user  likes DARK mode!"
     assert orjson.loads(memory.metadata) == {"source": "mail", "n": {"x": 1, "y": 2}, "old": 1}
@@ -68,13 +70,15 @@ def test_the_same_again_is_merged_and_nothing_is_lost(store: Store) -> None:
 def test_the_very_same_again_leaves_no_history(store: Store) -> None:
     for _ in range(3):
         [memory] = store.put("Ann plays chess", metadata={"a": 1})
-    assert store.run(memories.history, number(memory)) == (memory, [])
+    assert store.run(memories.get, number(memory)) == memory
+    assert store.run(few, memories.history, number(memory)) == []
 
 
 def test_every_conflicting_value_can_be_read(store: Store) -> None:
     for value in range(5):
         [memory] = store.put("Ann plays chess", metadata={"value": value})
-    current, replaced = store.run(memories.history, number(memory)) or pytest.fail("it is gone")
+    current = store.run(memories.get, number(memory)) or pytest.fail("it is gone")
+    replaced = store.run(few, memories.history, number(memory))
     texts = [one.metadata for one in replaced] + [current.metadata]
     assert [orjson.loads(text)["value"] for text in texts] == [0, 1, 2, 3, 4]
 
@@ -107,7 +111,7 @@ def test_a_removed_memory_leaves_nothing(store: Store) -> None:
     assert store.run(memories.delete, number(memory))
     assert not store.run(memories.delete, number(memory))
     assert store.run(memories.get, number(memory)) is None
-    assert store.run(memories.history, number(memory)) is None
+    assert store.run(few, memories.history, number(memory)) == []
     assert store.connection.leftovers
     assert store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
     left = store.path.read_bytes().lower()

@@ -164,21 +164,16 @@ def newest(connection: Connection, limit: int) -> list[Memory]:
 
 def history(
     connection: Connection, id: int, *, after: int = 0, limit: int = -1
-) -> tuple[Memory, list[Replaced]] | None:
-    """A memory and what it replaced, oldest first: at most `limit`, behind the revision `after`."""
-    memory = get(connection, id)
-    if memory is None:
-        return None
+) -> Iterator[Replaced]:
+    """What a memory replaced, oldest first: at most `limit`, behind the revision `after`."""
     rows = connection.execute(
         """SELECT revision, content, metadata, replaced_at, crc FROM memory_history
         WHERE memory_id = ? AND revision > ? ORDER BY revision LIMIT ?""",
         (id, after, limit),
     )
-    replaced = []
     for revision, content, text, moment, crc in rows:
         require(crc, content, text, moment)
-        replaced.append(Replaced(revision, content, text.encode(), moment))
-    return memory, replaced
+        yield Replaced(revision, content, text.encode(), moment)
 
 
 def uuid(namespace_id: str, id: int) -> str:
@@ -273,7 +268,7 @@ def dump(connection: Connection) -> Iterator[dict[str, Any]]:
                     "metadata": orjson.Fragment(replaced.metadata),
                     "replaced_at": replaced.replaced_at,
                 }
-                for replaced in (history(connection, id) or (None, []))[1]
+                for replaced in history(connection, id)
             ],
             "model": list(model) if model and held else None,
             "vectors": {str(number): base64.b64encode(vector).decode() for number, vector in held},

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from botwire_server import limits
-from botwire_server.errors import Invalid, NotFound
+from botwire_server.errors import AnswerTooLarge, Invalid, NotFound
 from botwire_server.store import memories, ranking
 from botwire_server.store import search as searching
-from botwire_server.store.memories import Draft, Memory
+from botwire_server.store.memories import Draft, Memory, Replaced
 from botwire_server.store.ranking import Hit
 from botwire_server.store.search import Query
 from botwire_server.store.tenant import NamespaceRef, Tenant
@@ -30,6 +31,7 @@ from botwire_server.web.description import (
 from botwire_server.web.description import Query as Paged
 from botwire_server.web.dialect import Resource
 from botwire_server.web.fields import Cursor, Name, Whole
+from botwire_server.web.listing import Listed
 from botwire_server.web.mnemora.drafts import BATCH, ITEMS, NEW, draft, drafts
 from botwire_server.web.mnemora.envelope import SEARCH_META, success, wrapped
 from botwire_server.web.mnemora.fields import AGENT, UNASKED, Fields, numbered, read_fields
@@ -133,7 +135,7 @@ def resources() -> list[Resource]:
                 path=(ID,),
                 query=PAGE,
                 answers={200: wrapped(HISTORY)},
-                refusals=(NotFound,),
+                refusals=(NotFound, AnswerTooLarge),
             ),
         ),
         Resource(
@@ -262,24 +264,24 @@ async def _history(request: Request) -> Response:
     asked = PAGE.read(request)
     after, limit = AFTER.of(asked), LIMIT.of(asked)
     here, id = _located(request, "read")
-    if limit is None and after is not None:
-        limit = DEFAULT_PAGE
-    found = await here.read(
-        memories.history, id, after=after or 0, limit=-1 if limit is None else limit + 1
-    )
-    if found is None:
+    memory = await here.read(memories.get, id)
+    if memory is None:
         raise _missing()
-    memory, replaced = found
-    shown = replaced[:limit]
-    answer: dict[str, Any] = {
-        "id": memory.id,
-        "current": memory_record(here.name, memory),
-        "history": [replaced_record(one) for one in shown],
-        "count": len(shown),
-    }
-    if len(shown) < len(replaced):
-        answer["cursor"] = f"h{shown[-1].revision}"
-    return success(request, answer)
+    listed = Listed(
+        unit=memories.history,
+        asked={"id": id, "after": after or 0},
+        head={"id": memory.id, "current": memory_record(here.name, memory)},
+        arrays={"history": replaced_record},
+        # Whoever asks for neither gets them all.
+        limit=DEFAULT_PAGE if limit is None and after is not None else limit,
+        cursor=_cursor,
+        wrap=partial(success, request),
+    )
+    return await listed.answer(request, here)
+
+
+def _cursor(replaced: Replaced) -> str:
+    return f"h{replaced.revision}"
 
 
 async def _find_everywhere(

@@ -104,6 +104,8 @@ class TooExpensive(Refusal):
         )
         self.seconds = seconds
         self.field = field
+
+
 class AnswerTooLarge(Refusal):
     """What was asked for is more than one answer holds."""
 

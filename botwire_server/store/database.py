@@ -20,8 +20,7 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -42,7 +41,6 @@ from botwire_server.store.units import (
     perform_in_savepoint,
     perform_in_snapshot,
 )
-from botwire_server.store.views import View
 from botwire_server.store.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -84,7 +82,6 @@ class Database:
         self._away = False  # the connection is with its thread
         self._patient = True  # it waits for other processes' locks
         self._closing: asyncio.Future[None] | None = None
-        self._views: set[View] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -105,8 +102,8 @@ class Database:
 
     @property
     def busy(self) -> bool:
-        """Whether a unit of work waits or runs, or somebody has a view."""
-        return not self._idle.is_set() or bool(self._views)
+        """Whether a unit of work waits or runs."""
+        return not self._idle.is_set()
 
     @property
     def waiting(self) -> int:
@@ -193,27 +190,8 @@ class Database:
         """
         return await self.alone(opening.checkpoint)
 
-    @asynccontextmanager
-    async def view(self) -> AsyncIterator[View]:
-        """A view of the file, which ends when the file is closed."""
-        if self._closing is not None:
-            raise Closed("This file was closed; try again.")
-        connection = self._connection
-        view = View(
-            self._path,
-            namespace_id=connection.namespace_id,
-            clock=connection.clock,
-            frozen=connection.frozen,
-        )
-        self._views.add(view)
-        try:
-            yield view
-        finally:
-            await view.close()
-            self._views.discard(view)
-
     async def close(self) -> None:
-        """End reads and views, finish what else is queued, release thread and descriptors.
+        """End reads, finish what else is queued, take nothing more, release thread and descriptors.
 
         May be called again: every call returns when the file is closed.
         """
@@ -228,10 +206,7 @@ class Database:
             turn.end(Closed(CLOSED))
 
     async def _close(self) -> None:
-        for view in self._views:
-            view.cut()
         await self._idle.wait()
-        await asyncio.gather(*(view.close() for view in self._views))
         try:
             await self._worker.close()
         except sqlite3.Error as error:

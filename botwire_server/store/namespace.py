@@ -6,16 +6,20 @@ the file are known without asking it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
-from botwire_server.errors import Damaged, QuotaExceeded
-from botwire_server.store.database import Database
+from botwire_server.errors import Closed, Damaged, QuotaExceeded
+from botwire_server.store.database import CLOSED, Database
+from botwire_server.store.deadlines import Deadline
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import NAMESPACE
 from botwire_server.store.units import brief, is_brief
+from botwire_server.store.views import View
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,6 +71,7 @@ class Namespace(Database):
     schema = NAMESPACE
     freezes = True
     totals = Totals()
+    _views: set[View]
     # When something next expires, Unix seconds.
     sweep_at: float | None = None
     # Told, on the loop, the totals before when they or the outlook may have moved.
@@ -79,6 +84,7 @@ class Namespace(Database):
         """Open an existing namespace file, or raise `Damaged`."""
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
         namespace.totals, namespace.outlook = namespace._connection.seen
+        namespace._views = set()
         return namespace
 
     @staticmethod
@@ -109,6 +115,37 @@ class Namespace(Database):
     def id(self) -> str:
         """What it was identified as."""
         return self._connection.namespace_id
+
+    @property
+    def busy(self) -> bool:
+        """Whether a unit of work waits or runs, or somebody has a view."""
+        return super().busy or bool(self._views)
+
+    @asynccontextmanager
+    async def view(self, deadline: Deadline) -> AsyncIterator[View]:
+        """A view of the file, which ends when the file is closed."""
+        if self.closing:
+            raise Closed(CLOSED)
+        connection = self._connection
+        view = View(
+            self._path,
+            deadline,
+            namespace_id=self.id,
+            clock=connection.clock,
+            frozen=connection.frozen,
+        )
+        self._views.add(view)
+        try:
+            yield view
+        finally:
+            await view.close()
+            self._views.discard(view)
+
+    async def _close(self) -> None:
+        for view in self._views:
+            view.cut()
+        await asyncio.gather(*(view.close() for view in self._views))
+        await super()._close()
 
     async def write(
         self,

@@ -171,7 +171,7 @@ class NamespaceRef:
         self.require("read")
         async with self._directory.gate.opened(self._tenant_row.id):
             namespace = await self._existing()
-            async with namespace.view() as view:
+            async with namespace.view(self._tenant.deadline) as view:
                 yield view
 
     async def write(

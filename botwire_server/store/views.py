@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from botwire_server.errors import Closed, Unavailable
 from botwire_server.store import driver
+from botwire_server.store.deadlines import Deadline, Turn
 from botwire_server.store.driver import Clock, Connection
 
 P = ParamSpec("P")
@@ -29,6 +30,8 @@ _CACHE_KB = 1_024
 MOST_VIEWS = 16
 MOST_VIEWS_EACH = 4
 WAIT_SECONDS = 10.0
+
+_CLOSED = "This file was closed; try again."
 
 # A list, as its rows in order.
 Listing = Callable[Concatenate[Connection, P], Iterator[Row]]
@@ -44,18 +47,34 @@ def few(
 
 
 class View:
-    """An open view of a namespace's file. Of no use after `close`, which may be called again."""
+    """An open view of a namespace's file. Of no use after `close`, which may be called again.
 
-    def __init__(self, path: Path | str, *, namespace_id: str, clock: Clock, frozen: bool) -> None:
+    Reading in it takes turns of `deadline`.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        deadline: Deadline,
+        *,
+        namespace_id: str,
+        clock: Clock,
+        frozen: bool,
+    ) -> None:
         self._open = partial(_open, path, namespace_id, clock, frozen)
+        self._deadline = deadline
         self._connection: Connection | None = None
+        self._turn: Turn | None = None
         self._cut = False
         self._one = asyncio.Lock()  # the connection is for one thread at a time
 
     async def slices(
         self, unit: Listing[P, Row], *args: P.args, **kwargs: P.kwargs
     ) -> AsyncIterator[list[Row]]:
-        """The rows of a list, slice by slice. Raises `Closed` once the file is removed."""
+        """The rows of a list, slice by slice.
+
+        Raises `Closed` once the file is removed, and what ends the deadline.
+        """
         found = await self._run(lambda connection: _rows(unit(connection, *args, **kwargs)))
         with closing(found) as rows:
             while part := await self._run(lambda _: _slice(rows)):
@@ -64,8 +83,8 @@ class View:
     def cut(self) -> None:
         """End what is being read, and let nothing more be read."""
         self._cut = True
-        if self._connection is not None:
-            self._connection.interrupt()
+        if self._turn is not None:
+            self._turn.end(Closed(_CLOSED))
 
     async def close(self) -> None:
         """Let go of the file."""
@@ -77,16 +96,22 @@ class View:
 
     async def _run(self, read: Callable[[Connection], T]) -> T:
         async with self._one:
+            if self._cut:
+                raise Closed(_CLOSED)
+            told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._turn = turn = self._deadline.turn(told)
             try:
-                connection = self._connection
-                if connection is None and not self._cut:
-                    connection = self._connection = await _finished(self._open)
-                if connection is not None and not self._cut:
-                    return await _finished(partial(read, connection))
+                if self._connection is None:
+                    self._connection = await _finished(self._open)
+                work = partial(turn.run, partial(read, self._connection), self._connection)
+                return await _finished(work, given_up=turn.forsaken)
             except driver.sqlite3.Error as error:
-                if not self._cut:
-                    raise driver.refusal(error) from error
-        raise Closed("This file was closed; try again.")
+                raise driver.refusal(error) from error
+            finally:
+                self._turn = None
+                turn.close()
+                if told.done():  # what it was told has been raised
+                    told.exception()
 
 
 class Gate:
@@ -119,14 +144,19 @@ class Gate:
                 self._each[tenant_id] = own, waiting - 1
 
 
-async def _finished(work: Callable[[], T]) -> T:
+async def _finished(
+    work: Callable[[], T], *, given_up: Callable[[asyncio.Future[Any]], None] | None = None
+) -> T:
     """Run `work` on a thread, and go on only when it has ended, also where nobody waits any more.
 
-    The connection belongs to one thread at a time.
+    The connection belongs to one thread at a time. `given_up` is told of a future cancelled.
     """
     task = asyncio.ensure_future(asyncio.to_thread(work))
+    waiting = asyncio.shield(task)
+    if given_up is not None:
+        waiting.add_done_callback(given_up)
     try:
-        return await asyncio.shield(task)
+        return await waiting
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise

@@ -28,6 +28,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from botwire_server.errors import Closed, Damaged, Refusal, Unavailable
 from botwire_server.metrics import Work
 from botwire_server.store import driver, opening
+from botwire_server.store.anchor import anchor_of
 from botwire_server.store.deadlines import Deadline, Turn
 from botwire_server.store.driver import Clock, Connection, Durability, error_name, sqlite3
 from botwire_server.store.migrations import Schema, sync_directory
@@ -68,6 +69,8 @@ class Database:
     def __init__(self, path: Path | str, worker: Worker, *, keep: bool, names: Path | None) -> None:
         self._path = path
         self._worker = worker
+        # What must lie where it lay for anything to be stored; nothing for one in memory.
+        self.anchors = [] if path == ":memory:" else [anchor_of(Path(path))]
         # The directory whose fsync makes the journal's name last; None once that is done.
         self._names = names
         self._connection = worker.raw
@@ -339,6 +342,8 @@ class Database:
         if connection.doubtful and not patient:
             raise BlockingIOError
         try:
+            for anchor in self.anchors:
+                anchor.require()
             if connection.doubtful:
                 opening.settle(connection)
             if self._patient is not patient:

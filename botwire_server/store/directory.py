@@ -26,6 +26,7 @@ from botwire_server.errors import (
 )
 from botwire_server.metrics import StoreCounters
 from botwire_server.store import premises, purges, replacing, swap
+from botwire_server.store.anchor import Anchor
 from botwire_server.store.deadlines import READ_SECONDS, Readers
 from botwire_server.store.driver import (
     Clock,
@@ -66,6 +67,9 @@ class DataDirectory:
         self.path = path
         self._lasting = lasting  # what is committed survives a power loss
         self.registry = registry
+        # What is moved or replaced under this process is not written to.
+        self.anchor = Anchor(path / premises.CONTROL, rarely=(path / "lock",))
+        registry.changes.anchors.append(self.anchor)
         self.ledger = Ledger(registry)
         self.readers = readers
         self.counters = StoreCounters()
@@ -126,6 +130,7 @@ class DataDirectory:
                     noted=registry.noted_revision,
                     on_change=self._on_change,
                     counters=self.counters,
+                    anchor=self.anchor,
                 )
                 undo.push_async_callback(self.pool.close_all)
                 await self._recover()
@@ -298,6 +303,7 @@ class DataDirectory:
 
     async def _create(self, tenant: TenantRow, name: str, most: int) -> NamespaceRow:
         await self._clear_doubts()
+        self.anchor.require()  # or the draft would go into another directory
         id = new_id()
         row = NamespaceRow(id, tenant.id, name, file_of(tenant.id, name, id))
         await self.pool.draft(row)

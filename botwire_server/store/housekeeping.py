@@ -17,6 +17,7 @@ from botwire_server.store.driver import Clock
 
 log = logging.getLogger(__name__)
 
+LOOK_EVERY = 1.0
 NOTE_EVERY = 1.0
 PURGE_EVERY = 0.2
 CHORES_EVERY = 0.5
@@ -41,6 +42,7 @@ class Housekeeping:
     def start(self) -> None:
         """Begin; returns at once."""
         for seconds, work in (
+            (LOOK_EVERY, self.look),
             (NOTE_EVERY, self._directory.note_changes),
             (NOTE_EVERY, self._directory.ledger.flush),
             (PURGE_EVERY, self._directory.finish_purges),
@@ -56,6 +58,10 @@ class Housekeeping:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def look(self) -> None:
+        """See whether the data directory is where it was; the log is told where it is not."""
+        await asyncio.to_thread(self._directory.anchor.look)
 
     async def sweep(self) -> None:
         """Erase what has expired, also in namespaces nobody has open."""

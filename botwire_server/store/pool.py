@@ -20,6 +20,7 @@ from pathlib import Path
 
 from botwire_server.errors import Closed, Damaged
 from botwire_server.metrics import StoreCounters
+from botwire_server.store.anchor import Anchor
 from botwire_server.store.driver import Clock, Durability, disk_refusal
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
@@ -66,6 +67,7 @@ class Pool:
         noted: Callable[[NamespaceRow], int],
         on_change: Callable[[NamespaceRow, Namespace, Totals], None],
         counters: StoreCounters,
+        anchor: Anchor,
     ) -> None:
         self._directory = directory
         self._durability = durability
@@ -74,6 +76,7 @@ class Pool:
         self._noted = noted
         self._on_change = on_change
         self._counters = counters
+        self._anchor = anchor  # the registry's
         # By their files: a namespace that was restored has another one, and its id goes on.
         self._open: OrderedDict[str, Namespace] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Namespace]] = {}
@@ -180,6 +183,7 @@ class Pool:
         """
         self._removed.add(file)
         await self.close(file)
+        self._anchor.require()  # or it would be another directory's file
         try:
             await asyncio.to_thread(_unlink, self._directory / file)
         except OSError as error:
@@ -227,6 +231,7 @@ class Pool:
         except BaseException:
             await namespace.close()
             raise
+        namespace.anchors.append(self._anchor)
         namespace.work = self._counters.namespaces
         self._counters.opened += 1
         return namespace

@@ -59,10 +59,13 @@ class Prober:
 
     async def _look(self) -> Readiness:
         try:
-            self._found = Readiness(
-                registry=await self._registry_answers(),
-                disk=await asyncio.to_thread(_writable, self._directory.path),
-            )
+            if await asyncio.to_thread(self._directory.anchor.look):
+                self._found = Readiness(
+                    registry=await self._registry_answers(),
+                    disk=await asyncio.to_thread(_writable, self._directory.path),
+                )
+            else:  # nothing is made in what has taken the directory's place
+                self._found = Readiness(registry=False, disk=False)
             self._found_at = time.monotonic()
             return self._found
         finally:

@@ -79,7 +79,8 @@ def test_a_data_directory_that_is_gone(tmp_path):
         assert ready(server.url) == (200, READY)
         (tmp_path / "data").rename(tmp_path / "away")
         time.sleep(readiness.KEPT_SECONDS)
-        assert ready(server.url) == (503, READY | {"status": "not ready", "disk": "failing"})
+        failing = {"status": "not ready", "registry": "failing", "disk": "failing"}
+        assert ready(server.url) == (503, READY | failing)
         (tmp_path / "away").rename(tmp_path / "data")
 
 

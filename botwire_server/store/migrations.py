@@ -1,5 +1,8 @@
 """The schemas, as ordered steps; a file's `user_version` counts the steps it has taken.
 
+A step is a text of SQL of its own (`steps/`). Once released it is never changed, white space and
+all: what comes later is one more.
+
 Each step and the record of it are one transaction, re-checked once the lock is held, so two
 processes that open an old file at once do the step once. A file this code does not understand
 (newer, empty, no database, another kind of file) is refused and never written to.
@@ -9,14 +12,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from botwire_server.errors import Damaged
 from botwire_server.store import driver
 from botwire_server.store.driver import Connection, sqlite3
-from botwire_server.store.namespace_steps import STEPS
 
 
 @dataclass(frozen=True)
@@ -29,136 +32,33 @@ class Schema:
     steps: Sequence[Sequence[str]]
 
 
+def statements(text: str) -> Iterator[str]:
+    """The SQL statements of a step, each as it is stored in the file it makes."""
+    statement = ""
+    for line in text.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement.strip().removesuffix(";")
+            statement = ""
+    if statement.strip():
+        raise ValueError("a step ends within a statement")
+
+
+def _steps(name: str) -> tuple[tuple[str, ...], ...]:
+    """The steps of a kind of file, from `steps/NAME/1.sql` on: frozen texts that nothing shares."""
+    directory = resources.files("botwire_server.store") / "steps" / name
+    count = sum(file.name.endswith(".sql") for file in directory.iterdir())
+    return tuple(
+        tuple(statements((directory / f"{number}.sql").read_text("utf-8")))
+        for number in range(1, count + 1)
+    )
+
+
 NAMESPACE = Schema(
     name="namespace",
     application_id=0x62776E73,  # "bwns"
     journal="WAL",
-    steps=STEPS,
-)
-
-_TENANTS = (
-    # Once a key was made, keys are required for good: the door does not open when the last tenant
-    # is purged.
-    "CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    """CREATE TABLE tenants (
-        id TEXT PRIMARY KEY,
-        name TEXT NOT NULL UNIQUE,
-        tier TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        purging_at REAL
-    ) WITHOUT ROWID""",
-    # An operator's key has no tenant. `hash` is the SHA-256 of the whole key.
-    """CREATE TABLE keys (
-        id TEXT PRIMARY KEY,
-        tenant_id TEXT REFERENCES tenants (id),
-        hash BLOB NOT NULL,
-        label TEXT NOT NULL,
-        scopes TEXT NOT NULL,
-        pattern TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        last_used_at REAL,
-        expires_at REAL,
-        revoked_at REAL
-    ) WITHOUT ROWID""",
-    "CREATE INDEX keys_tenant ON keys (tenant_id)",
-    """CREATE TABLE namespaces (
-        id TEXT PRIMARY KEY,
-        tenant_id TEXT NOT NULL REFERENCES tenants (id),
-        name TEXT NOT NULL,
-        file TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        sweep_at REAL,
-        model TEXT,
-        entries INTEGER NOT NULL DEFAULT 0,
-        states INTEGER NOT NULL DEFAULT 0,
-        memories INTEGER NOT NULL DEFAULT 0,
-        episodes INTEGER NOT NULL DEFAULT 0,
-        vectors INTEGER NOT NULL DEFAULT 0,
-        bytes INTEGER NOT NULL DEFAULT 0,
-        sessions INTEGER NOT NULL DEFAULT 0,
-        UNIQUE (tenant_id, name)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX namespaces_sweep ON namespaces (sweep_at) WHERE sweep_at IS NOT NULL",
-)
-
-# A purge is written down before the first file goes; its receipt when the last is gone. Neither
-# holds a name: what was purged is known by its ids.
-_PURGES = (
-    """CREATE TABLE purges (
-        id TEXT PRIMARY KEY,
-        tenant_id TEXT NOT NULL,
-        scope TEXT NOT NULL,
-        actor TEXT NOT NULL,
-        started_at REAL NOT NULL,
-        receipt TEXT
-    ) WITHOUT ROWID""",
-    "CREATE INDEX purges_due ON purges (started_at) WHERE receipt IS NULL",
-    """CREATE TABLE tombstones (
-        namespace_id TEXT PRIMARY KEY,
-        purge_id TEXT NOT NULL REFERENCES purges (id),
-        file TEXT NOT NULL,
-        known TEXT NOT NULL,
-        held TEXT,
-        removed_at REAL
-    ) WITHOUT ROWID""",
-    "CREATE INDEX tombstones_due ON tombstones (purge_id) WHERE removed_at IS NULL",
-)
-
-_ACCOUNTS = (
-    """CREATE TABLE calls (
-        day INTEGER NOT NULL,
-        tenant_id TEXT NOT NULL,
-        key_id TEXT NOT NULL,
-        calls INTEGER NOT NULL,
-        embeddings INTEGER NOT NULL DEFAULT 0,
-        PRIMARY KEY (tenant_id, key_id, day)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE holdings (
-        day INTEGER NOT NULL,
-        tenant_id TEXT NOT NULL,
-        namespaces INTEGER NOT NULL,
-        vectors INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
-        PRIMARY KEY (tenant_id, day)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE audit (
-        id INTEGER PRIMARY KEY,
-        at REAL NOT NULL,
-        actor TEXT NOT NULL,
-        action TEXT NOT NULL,
-        tenant_id TEXT,
-        subject TEXT,
-        outcome TEXT NOT NULL
-    )""",
-    "CREATE INDEX audit_tenant ON audit (tenant_id)",
-)
-
-# What a command asks the holder of the lock to do.
-_CHORES = (
-    """CREATE TABLE chores (
-        kind TEXT NOT NULL,
-        namespace_id TEXT NOT NULL REFERENCES namespaces (id) ON DELETE CASCADE,
-        asked_at REAL NOT NULL,
-        done INTEGER NOT NULL DEFAULT 0,
-        total INTEGER NOT NULL DEFAULT 0,
-        outcome TEXT,
-        PRIMARY KEY (kind, namespace_id)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX chores_namespace ON chores (namespace_id)",
-)
-
-# The revision that a namespace's file had when it was last noted: a file that is behind it has
-# lost its journal. NULL where that was not promised to be on the disk.
-_REVISIONS = ("ALTER TABLE namespaces ADD COLUMN revision INTEGER",)
-
-# Files that a restore has replaced: to be removed by the holder of the lock. One without a file
-# says only that the tenant's namespaces are others now.
-_DISCARDED = (
-    """CREATE TABLE discarded (
-        id INTEGER PRIMARY KEY,
-        tenant_id TEXT NOT NULL,
-        file TEXT NOT NULL
-    )""",
+    steps=_steps("namespace"),
 )
 
 CONTROL = Schema(
@@ -166,7 +66,7 @@ CONTROL = Schema(
     application_id=0x62776374,  # "bwct"
     # The command line and the server both write it; see `driver.SHARED_WAL`.
     journal="WAL" if driver.SHARED_WAL else "DELETE",
-    steps=((*_TENANTS, *_PURGES, *_ACCOUNTS, *_CHORES), _REVISIONS, _DISCARDED),
+    steps=_steps("control"),
 )
 
 

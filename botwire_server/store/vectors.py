@@ -15,7 +15,6 @@ import orjson
 from botwire_server.errors import Damaged
 from botwire_server.lazy import numpy as np
 from botwire_server.store.driver import DAMAGED, Connection
-from botwire_server.store.namespace_steps import vector_tables
 from botwire_server.vector import GIVEN, Model, Vector
 
 if TYPE_CHECKING:
@@ -37,7 +36,29 @@ CHUNKS_COMPARED = 2
 # How far from one the square of a vector may be for rounding.
 NOT_ONE = 0.01
 
+# That of the tables that a new file has.
+FIRST_DIMENSION = 256
+
 _PUT_BITS = "INSERT INTO memory_bits (rowid, bits) VALUES (?, vec_quantize_binary(?))"
+
+
+def vector_tables(dimension: int) -> tuple[str, ...]:
+    """The tables for vectors of this dimension.
+
+    `vectors` holds normalised float32 under the memory's id times 4,096 plus the number of the
+    chunk; `memory_bits` their signs (padded to whole bytes), by which a search is narrowed down.
+    """
+    return (
+        "CREATE TABLE vectors (id INTEGER PRIMARY KEY, embedding BLOB NOT NULL)",
+        # A small chunk: the first vector reserves room for a whole one.
+        f"""CREATE VIRTUAL TABLE memory_bits USING vec0 (
+            bits bit[{dimension + -dimension % 8}], chunk_size=256
+        )""",
+        """CREATE TRIGGER vectors_added AFTER INSERT ON vectors BEGIN
+            UPDATE totals SET vectors = vectors + 1; END""",
+        """CREATE TRIGGER vectors_removed AFTER DELETE ON vectors BEGIN
+            UPDATE totals SET vectors = vectors - 1; END""",
+    )
 
 
 class Recorded(NamedTuple):
@@ -80,7 +101,7 @@ def begin(connection: Connection, model: Model, *, complete: bool) -> None:
     """Forget all vectors and take those of `model` from now on."""
     present = recorded(connection).model
     [vectors] = connection.execute("SELECT vectors FROM totals").fetchone()
-    if vectors or (present.dimension if present else 256) != model.dimension:
+    if vectors or (present.dimension if present else FIRST_DIMENSION) != model.dimension:
         connection.execute("DROP TABLE memory_bits")
         connection.execute("DROP TABLE vectors")
         for statement in vector_tables(model.dimension):
@@ -111,7 +132,7 @@ def slots(connection: Connection) -> int:
 def rebuild(connection: Connection) -> None:
     """Make vec0's part anew, without room for what is gone."""
     model = recorded(connection).model
-    _, table, *_ = vector_tables(256 if model is None else model.dimension)
+    _, table, *_ = vector_tables(FIRST_DIMENSION if model is None else model.dimension)
     connection.execute("DROP TABLE memory_bits")
     connection.execute(table)
     connection.executemany(

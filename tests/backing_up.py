@@ -53,7 +53,7 @@ def held(data: Path) -> Contents:
             for [name] in query(data / "control.db", "SELECT name FROM tenants"):
                 reach = door(directory, name)
                 found[name] = {}
-                for namespace in reach.namespaces():
+                for namespace in await reach.namespaces():
                     reference = reach.namespace(namespace)
                     found[name][namespace] = {
                         detail.key: json.loads(

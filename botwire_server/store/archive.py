@@ -21,7 +21,7 @@ import secrets
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -85,7 +85,7 @@ def write(
     file: Path,
     data_dir: Path,
     tenant: TenantRow,
-    namespaces: list[tuple[NamespaceRow, float, Totals]],
+    namespaces: Sequence[tuple[NamespaceRow, float, Totals]],
     progress: Progress,
 ) -> Record:
     """Write a tenant to `file`, which must not exist yet; the manifest."""

@@ -115,7 +115,7 @@ class Backups:
         made: bool,
         progress: Progress,
     ) -> restore.Restored:
-        own = {row.id: row.name for row, _, _ in self._registry.namespaces(tenant_id)}
+        own = await self._registry.query(records.namespaces_of, tenant_id)
         taken = set(await self._registry.query(records.namespace_ids)) - set(own)
         restored = await asyncio.to_thread(
             restore.tenant,

@@ -25,15 +25,16 @@ from botwire_server.errors import (
     Unusable,
 )
 from botwire_server.metrics import StoreCounters
-from botwire_server.store import premises, purges, replacing, swap
+from botwire_server.store import listings, premises, purges, replacing, swap
 from botwire_server.store.anchor import Anchor
-from botwire_server.store.deadlines import READ_SECONDS, Readers
+from botwire_server.store.deadlines import READ_SECONDS, Deadline, Readers
 from botwire_server.store.driver import (
     Clock,
     Durability,
     require_driver,
     sqlite3,
 )
+from botwire_server.store.keys import EVERYTHING
 from botwire_server.store.lock import Lock, locked
 from botwire_server.store.namespace import Limits, Namespace, Outlook, Totals
 from botwire_server.store.pool import DRAFT, Pool
@@ -214,10 +215,18 @@ class DataDirectory:
         if found:
             await self.registry.change(replacing.done, [discarded.id for discarded in found])
 
-    async def totals(self, tenant: TenantRow) -> tuple[int, Totals]:
-        """How many namespaces a tenant has, and what they hold."""
+    async def totals(
+        self,
+        tenant: TenantRow,
+        *,
+        pattern: str = EVERYTHING,
+        deadline: Deadline | None = None,
+    ) -> tuple[int, Totals]:
+        """How many namespaces of a tenant fit a key's pattern, and what they hold."""
         await self.note_changes()
-        return self.registry.totals(tenant.id)
+        return await self.registry.query_within(
+            deadline, listings.totals, tenant.id, pattern=pattern
+        )
 
     async def require_room(self, tenant: TenantRow, limits: Limits, *, vectors: int = 0) -> None:
         """Raise `QuotaExceeded` if the tenant's storage is full, or has no room for `vectors`."""
@@ -337,8 +346,9 @@ class DataDirectory:
 
     async def _finish_purge(self, purge_id: str) -> dict[str, Any]:
         await self.finish_discards()
-        for tombstone in await self.registry.query(purges.due, purge_id):
-            await self._remove(tombstone)
+        while tombstones := await self.registry.query(purges.due, purge_id):
+            for tombstone in tombstones:
+                await self._remove(tombstone)
         await self.registry.change(purges.clear, purge_id)
         await self._erase()
         receipt = await self.registry.change(purges.finish, purge_id)

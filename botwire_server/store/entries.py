@@ -13,6 +13,7 @@ import orjson
 
 from botwire_server.errors import Conflict, Damaged
 from botwire_server.store.driver import DAMAGED, Connection
+from botwire_server.store.names import first_behind
 from botwire_server.store.units import brief, require_short
 
 
@@ -127,7 +128,7 @@ def listing(
             "now": connection.now,
             "before": before,
             "start": prefix,
-            "end": _after(prefix),
+            "end": first_behind(prefix),
             "limit": limit,
         },
     )
@@ -203,18 +204,3 @@ def _require(connection: Connection, key: str, condition: Condition | None) -> N
 
 def _expired(expires_at: float | None, now: float) -> bool:
     return expires_at is not None and expires_at <= now
-
-
-def _after(prefix: str) -> str | None:
-    """The first text behind all that begin with `prefix`; None when there is none.
-
-    SQLite compares UTF-8 bytes, which is the order of code points.
-    """
-    while prefix:
-        last = ord(prefix[-1]) + 1
-        if last == 0xD800:  # surrogates are no characters
-            last = 0xE000
-        if last <= 0x10FFFF:
-            return prefix[:-1] + chr(last)
-        prefix = prefix[:-1]
-    return None

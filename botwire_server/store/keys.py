@@ -46,6 +46,10 @@ class Grant(NamedTuple):
             self.pattern == EVERYTHING or _matches(self.pattern, namespace)
         )
 
+    def allows_somewhere(self, scope: str) -> bool:
+        """Whether it may do `scope` in those that fit its pattern."""
+        return scope in self.scopes
+
     def allows_everywhere(self, scope: str) -> bool:
         """Whether it may do `scope` in every namespace."""
         return scope in self.scopes and self.pattern == EVERYTHING

@@ -31,3 +31,18 @@ def check(name: str, field: str, *, longest: int) -> str:
 def slug(name: str) -> str:
     """A few letters of `name` for people who look at the files; says nothing to the code."""
     return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:24] or "namespace"
+
+
+def first_behind(prefix: str) -> str | None:
+    """The first text behind all that begin with `prefix`; None when there is none.
+
+    SQLite compares UTF-8 bytes, which is the order of code points.
+    """
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        if last == 0xD800:  # surrogates are no characters
+            last = 0xE000
+        if last <= 0x10FFFF:
+            return prefix[:-1] + chr(last)
+        prefix = prefix[:-1]
+    return None

@@ -9,20 +9,25 @@ import asyncio
 import re
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import orjson
 
 from botwire_server import limits
 from botwire_server.errors import Invalid, NotFound
-from botwire_server.logs import timestamp
-from botwire_server.store import archive, keys, names, purges, records, usage
+from botwire_server.store import archive, keys, listings, names, purges, records, shown, usage
+from botwire_server.store.deadlines import Deadline
 from botwire_server.store.registry import Registry, new_id
 from botwire_server.store.rows import KeyRow, TenantRow
 from botwire_server.store.staging import MARK, staging
 from botwire_server.tiers import UNLIMITED, Tier
 
+Row = TypeVar("Row")
+# What a list shows, some of it at a time: JSON arrays.
+Pages = AsyncIterator[bytes]
 FinishPurge = Callable[[str], Awaitable[dict[str, Any]]]
 
 _DURATION = re.compile("([0-9]{1,6})([smhd])")
@@ -33,7 +38,7 @@ class Operator:
     """An operator, known in the audit as `actor`.
 
     `finish_purge` does what a purge has begun and returns the receipt; `settle` writes down what
-    this process has counted.
+    this process has counted, `deadline` is what may be read until. Lists come by the page.
     """
 
     def __init__(
@@ -44,12 +49,14 @@ class Operator:
         actor: str,
         finish_purge: FinishPurge,
         settle: Callable[[], Awaitable[None]] | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self._registry = registry
         self._tiers = tiers
         self._actor = actor
         self._finish_purge = finish_purge
         self._settle = settle
+        self._deadline = deadline
 
     async def create_tenant(self, name: str, *, tier: str = UNLIMITED) -> dict[str, Any]:
         """Make a tenant. Raises `Invalid` if the name is taken."""
@@ -61,9 +68,16 @@ class Operator:
         return await self._shown_tenant(id)
 
     async def list_tenants(self) -> list[dict[str, Any]]:
+        """See `tenants`: all at once."""
+        return await whole(self.tenants())
+
+    async def tenants(self) -> Pages:
         """Every tenant with what it holds."""
         await self._noted()
-        return await self._registry.query(records.tenants)
+        async for page in self._every(
+            listings.tenants, shape=shown.tenant, behind=lambda each: each.row.name
+        ):
+            yield page
 
     async def show_tenant(self, name: str) -> dict[str, Any]:
         """One tenant: what it holds, and its keys."""
@@ -114,13 +128,17 @@ class Operator:
             ),
         )
         await self._note("create key", key.tenant_id, key.id)
-        return {**_shown(key, tenant), "key": made.text}
+        return {**shown.key(key, tenant), "key": made.text}
 
     async def list_keys(self, tenant: str | None = None) -> list[dict[str, Any]]:
+        """See `keys`: all at once."""
+        return await whole(self.keys(tenant))
+
+    async def keys(self, tenant: str | None = None) -> Pages:
         """The keys of a tenant, or all of them; never their secrets."""
         tenant_id = None if tenant is None else self._tenant(tenant).id
-        rows = await self._registry.query(records.all_keys, tenant_id)
-        return [_shown(key, name) for key, name in rows]
+        async for page in self._keys(tenant_id):
+            yield page
 
     async def rotate_key(self, id: str, *, grace: str | None = None) -> dict[str, Any]:
         """Replace a key by a new one with the same label, scopes, pattern and lifetime.
@@ -144,29 +162,31 @@ class Operator:
             expires_at=None if lifetime is None else now + lifetime,
         )
         await self._note("rotate key", key.tenant_id, f"{key.id} to {new.id}")
-        return {**_shown(new, tenant), "key": made.text, "replaces": key.id}
+        return {**shown.key(new, tenant), "key": made.text, "replaces": key.id}
 
     async def revoke_key(self, id: str) -> dict[str, Any]:
         """Let a key work no longer; safe to repeat."""
         key, tenant = await self._key(id)
         key = await self._registry.change(records.revoke, key.id)
         await self._note("revoke key", key.tenant_id, key.id)
-        return _shown(key, tenant)
+        return shown.key(key, tenant)
 
     async def list_namespaces(self, tenant: str, *, prefix: str = "") -> list[dict[str, Any]]:
+        """See `namespaces`: all at once."""
+        return await whole(self.namespaces(tenant, prefix=prefix))
+
+    async def namespaces(self, tenant: str, *, prefix: str = "") -> Pages:
         """A tenant's namespaces with what they hold."""
         await self._noted()
         row = self._tenant(tenant)
-        return [
-            {
-                "namespace": found.name,
-                "id": found.id,
-                "created_at": timestamp(created_at),
-                **held._asdict(),
-            }
-            for found, created_at, held in self._registry.namespaces(row.id)
-            if found.name.startswith(prefix)
-        ]
+        async for page in self._every(
+            listings.namespaces,
+            row.id,
+            prefix=prefix,
+            shape=shown.namespace,
+            behind=lambda held: held.row.name,
+        ):
+            yield page
 
     async def purge_namespace(self, tenant: str, name: str) -> dict[str, Any]:
         """Remove one namespace for good; the receipt."""
@@ -197,7 +217,14 @@ class Operator:
         """Write a tenant to a file; what was written."""
         row = self._tenant(name)
         await self._noted()
-        namespaces = self._registry.namespaces(row.id)
+        pages = listings.every(
+            self._registry,
+            listings.namespaces,
+            row.id,
+            shape=lambda held: held,
+            behind=lambda held: held.row.name,
+        )
+        namespaces = [held async for page in pages for held in page]
         manifest = await asyncio.to_thread(archive.write, file, data_dir, row, namespaces, progress)
         await self._note("export tenant", row.id, f"{len(namespaces)} namespaces")
         return {"tenant": name, "file": str(file), **_counts(manifest)}
@@ -240,19 +267,42 @@ class Operator:
 
     async def usage(self, tenant: str | None = None) -> list[dict[str, Any]]:
         """Calls and holdings of one tenant or of all, by key and by day."""
-        if tenant is not None:
-            await self._noted()
-            return [await self._usage_of(self._tenant(tenant))]
-        reports = []
-        for each in await self.list_tenants():
-            with suppress(NotFound):  # purged meanwhile
-                reports.append(await self._usage_of(self._tenant(each["tenant"])))
-        return reports
+        return await whole(self.usages()) if tenant is None else [await self.usage_of(tenant)]
+
+    async def usages(self) -> Pages:
+        """Calls and holdings of all tenants, by key and by day."""
+        await self._noted()
+        pages = listings.every(
+            self._registry,
+            listings.tenants,
+            limit=listings.REPORTS,
+            shape=lambda each: each.row,
+            behind=lambda each: each.row.name,
+            deadline=self._deadline,
+        )
+        async for page in pages:
+            reports = []
+            for row in page:
+                with suppress(NotFound):  # purged meanwhile
+                    reports.append(await self._usage_of(row))
+            yield orjson.dumps(reports)
+
+    async def usage_of(self, tenant: str) -> dict[str, Any]:
+        """Calls and holdings of one tenant, by key and by day."""
+        await self._noted()
+        return await self._usage_of(self._tenant(tenant))
 
     async def audit(self, tenant: str | None = None) -> list[dict[str, Any]]:
+        """See `audited`: all at once."""
+        return await whole(self.audited(tenant))
+
+    async def audited(self, tenant: str | None = None) -> Pages:
         """What was done, oldest first."""
         tenant_id = None if tenant is None else self._tenant(tenant).id
-        return await self._registry.query(records.audit, tenant_id)
+        async for page in self._every(
+            listings.audit, tenant_id, shape=shown.line, behind=lambda line: line.number
+        ):
+            yield page
 
     async def note(self, action: str, tenant: str, subject: str, outcome: str = "done") -> None:
         """Leave a line in the audit."""
@@ -266,23 +316,52 @@ class Operator:
 
     async def _shown_tenant(self, id: str) -> dict[str, Any]:
         await self._noted()
-        owned = await self._registry.query(records.all_keys, id)
-        found = await self._registry.query(records.tenants, id)
+        owned = await whole(self._keys(id))
+        found = await self._registry.query_within(self._deadline, listings.tenants, id=id)
         if not found:
             raise records.no_tenant()
-        return {**found[0], "keys": [_shown(key, name) for key, name in owned]}
+        return {**shown.tenant(found[0]), "keys": owned}
+
+    async def _keys(self, tenant_id: str | None) -> Pages:
+        async for page in self._every(
+            listings.keys,
+            tenant_id,
+            shape=lambda row: shown.key(*row),
+            behind=lambda row: (row[0].created_at, row[0].id),
+        ):
+            yield page
+
+    async def _every(
+        self,
+        unit: Callable[..., list[Row]],
+        *args: Any,
+        shape: Callable[[Row], dict[str, Any]],
+        behind: Callable[[Row], Any],
+        **kwargs: Any,
+    ) -> Pages:
+        """The pages of a list as JSON."""
+        async for page in listings.every(
+            self._registry,
+            unit,
+            *args,
+            shape=lambda row: orjson.dumps(shape(row)),
+            behind=behind,
+            deadline=self._deadline,
+            **kwargs,
+        ):
+            yield b"[" + b",".join(page) + b"]"
 
     async def _usage_of(self, row: TenantRow) -> dict[str, Any]:
-        found = await self._registry.query(usage.report, row.id)
+        found = await self._registry.query_within(self._deadline, usage.report, row.id)
         if self._tenant(row.name).id != row.id:
             raise records.no_tenant()
         return {"tenant": row.name, **found}
 
     async def _key(self, id: str) -> tuple[KeyRow, str | None]:
-        for key, tenant in await self._registry.query(records.all_keys, None):
-            if key.id == id:
-                return key, tenant
-        raise records.no_key()
+        found = await self._registry.query_within(self._deadline, listings.key, id)
+        if found is None:
+            raise records.no_key()
+        return found
 
     def _check_tier(self, tier: str) -> None:
         if tier not in self._tiers:
@@ -315,6 +394,11 @@ class Operator:
         )
 
 
+async def whole(pages: Pages) -> list[dict[str, Any]]:
+    """A list with all its pages, for who has room for it."""
+    return [row async for page in pages for row in orjson.loads(page)]
+
+
 def _check_tenant_name(name: str) -> None:
     names.check(name, "tenant", longest=limits.TENANT)
     if "/" in name or name in (".", ".."):
@@ -338,21 +422,3 @@ def duration(text: str, field: str) -> float:
             f"{field} must be a number with s, m, h or d, such as 24h.", where=("body", field)
         )
     return float(int(match[1]) * _SECONDS[match[2]])
-
-
-def _shown(key: KeyRow, tenant: str | None) -> dict[str, Any]:
-    def time(moment: float | None) -> str | None:
-        return None if moment is None else timestamp(moment)
-
-    return {
-        "id": key.id,
-        "tenant": tenant,
-        "operator": key.tenant_id is None,
-        "label": key.label,
-        "scopes": key.scopes.split(","),
-        "namespace": key.pattern,
-        "created_at": time(key.created_at),
-        "last_used_at": time(key.last_used_at),
-        "expires_at": time(key.expires_at),
-        "revoked_at": time(key.revoked_at),
-    }

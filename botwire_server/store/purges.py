@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from botwire_server.logs import timestamp
 from botwire_server.store.driver import Connection
+from botwire_server.store.names import first_behind
 from botwire_server.store.namespace import Totals
 from botwire_server.store.rows import NamespaceRow
 
@@ -37,19 +39,16 @@ def bury_namespace(
     connection: Connection, tenant_id: str, namespace_id: str, *, actor: str
 ) -> str | None:
     """Begin to purge one namespace; the purge's id, or None if there is no such namespace."""
-    return _bury(connection, NAMESPACE, tenant_id, [namespace_id], actor)
+    return _bury(connection, NAMESPACE, tenant_id, "id = ?", [namespace_id], actor=actor)
 
 
 def bury_prefix(connection: Connection, tenant_id: str, prefix: str, *, actor: str) -> str | None:
     """Begin to purge the namespaces whose names begin so; None if there are none."""
-    ids = [
-        id
-        for id, name in connection.execute(
-            "SELECT id, name FROM namespaces WHERE tenant_id = ?", (tenant_id,)
-        )
-        if name.startswith(prefix)
-    ]
-    return _bury(connection, PREFIX, tenant_id, ids, actor)
+    end = first_behind(prefix)
+    names, parameters = "name >= ?", [prefix]
+    if end is not None:
+        names, parameters = f"{names} AND name < ?", [prefix, end]
+    return _bury(connection, PREFIX, tenant_id, names, parameters, actor=actor)
 
 
 def bury_tenant(connection: Connection, tenant_id: str, *, actor: str) -> str | None:
@@ -62,13 +61,7 @@ def bury_tenant(connection: Connection, tenant_id: str, *, actor: str) -> str | 
     connection.execute(
         "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE tenant_id = ?", (now, tenant_id)
     )
-    ids = [
-        id
-        for [id] in connection.execute(
-            "SELECT id FROM namespaces WHERE tenant_id = ?", (tenant_id,)
-        )
-    ]
-    return _bury(connection, TENANT, tenant_id, ids, actor)
+    return _bury(connection, TENANT, tenant_id, "true", [], actor=actor)
 
 
 def unfinished(connection: Connection) -> list[str]:
@@ -95,13 +88,13 @@ def tenant_purged(connection: Connection, id: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def due(connection: Connection, purge_id: str) -> list[Tombstone]:
-    """What a purge has still to remove."""
+def due(connection: Connection, purge_id: str, *, limit: int = 256) -> list[Tombstone]:
+    """Some of what a purge has still to remove."""
     rows = connection.execute(
         """SELECT namespace_id, p.tenant_id, file, held, known
         FROM tombstones JOIN purges p ON p.id = purge_id
-        WHERE purge_id = ? AND removed_at IS NULL""",
-        (purge_id,),
+        WHERE purge_id = ? AND removed_at IS NULL LIMIT ?""",
+        (purge_id, limit),
     )
     return [
         Tombstone(
@@ -161,16 +154,20 @@ def finish(connection: Connection, purge_id: str) -> dict[str, Any]:
     tenant_id, scope, actor, started_at = connection.execute(
         "SELECT tenant_id, scope, actor, started_at FROM purges WHERE id = ?", (purge_id,)
     ).fetchone()
-    rows = connection.execute(
-        "SELECT held FROM tombstones WHERE purge_id = ?", (purge_id,)
-    ).fetchall()
-    counted = [Totals(*json.loads(held)) for [held] in rows]
+    sums = ", ".join(
+        f"coalesce(sum(json_extract(held, '$[{place}]')), 0)"
+        for place in range(len(Totals._fields))
+    )
+    count, *held = connection.execute(
+        f"SELECT count(*), {sums} FROM tombstones WHERE purge_id = ?",  # noqa: S608
+        (purge_id,),
+    ).fetchone()
     receipt = {
         "purge_id": purge_id,
         "scope": scope,
         "tenant_id": tenant_id,
-        "namespaces": len(counted),
-        **{name: sum(getattr(held, name) for held in counted) for name in Totals._fields},
+        "namespaces": count,
+        **Totals(*held)._asdict(),
         "started_at": timestamp(started_at),
         "finished_at": timestamp(connection.now),
         "actor": actor,
@@ -187,7 +184,7 @@ def finish(connection: Connection, purge_id: str) -> dict[str, Any]:
             f"purge {scope}",
             tenant_id,
             purge_id,
-            f"{len(counted)} namespaces, {receipt['bytes']} bytes",
+            f"{count} namespaces, {receipt['bytes']} bytes",
         ),
     )
     return receipt
@@ -203,25 +200,32 @@ def receipt_of(connection: Connection, purge_id: str) -> dict[str, Any] | None:
 
 
 def _bury(
-    connection: Connection, scope: str, tenant_id: str, namespace_ids: list[str], actor: str
+    connection: Connection,
+    scope: str,
+    tenant_id: str,
+    wanted: str,
+    parameters: Sequence[str],
+    *,
+    actor: str,
 ) -> str | None:
+    """Make tombstones of the namespaces of a tenant for which `wanted`, a condition of ours, holds.
+
+    SQLite does it for all at once: a tenant may have a hundred thousand.
+    """
     purge_id = secrets.token_hex(8)
-    buried = []
-    for id in namespace_ids:
-        row = connection.execute(
-            f"DELETE FROM namespaces WHERE id = ? AND tenant_id = ? RETURNING file, {_HELD}",  # noqa: S608
-            (id, tenant_id),
-        ).fetchone()
-        if row is not None:
-            buried.append((id, purge_id, row[0], json.dumps(row[1:])))
-    if not buried and scope != TENANT:
-        return None
     connection.execute(
         "INSERT INTO purges (id, tenant_id, scope, actor, started_at) VALUES (?, ?, ?, ?, ?)",
         (purge_id, tenant_id, scope, actor, connection.now),
     )
-    connection.executemany(
-        "INSERT INTO tombstones (namespace_id, purge_id, file, known) VALUES (?, ?, ?, ?)", buried
-    )
+    which = f"tenant_id = ? AND {wanted}"
+    buried = connection.execute(
+        f"""INSERT INTO tombstones (namespace_id, purge_id, file, known)
+        SELECT id, ?, file, json_array({_HELD}) FROM namespaces WHERE {which}""",  # noqa: S608
+        (purge_id, tenant_id, *parameters),
+    ).rowcount
+    if not buried and scope != TENANT:
+        connection.execute("DELETE FROM purges WHERE id = ?", (purge_id,))
+        return None
+    connection.execute(f"DELETE FROM namespaces WHERE {which}", (tenant_id, *parameters))  # noqa: S608
     connection.leftovers = True
     return purge_id

@@ -7,38 +7,12 @@ behind.
 
 from __future__ import annotations
 
-from typing import Any
-
 from botwire_server.errors import Invalid, NotFound
-from botwire_server.logs import timestamp
 from botwire_server.store import keys
 from botwire_server.store.archive import Built
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import Totals
 from botwire_server.store.rows import KeyRow
-
-
-def tenants(connection: Connection, id: str | None = None) -> list[dict[str, Any]]:
-    """Every tenant, or the one of this id, with what it holds as of last noted; by name."""
-    held = ", ".join(f"coalesce(sum(n.{name}), 0)" for name in Totals._fields)
-    rows = connection.execute(
-        f"""SELECT t.id, t.name, t.tier, t.created_at, count(n.id), {held}
-        FROM tenants t LEFT JOIN namespaces n ON n.tenant_id = t.id
-        WHERE t.purging_at IS NULL AND (?1 IS NULL OR t.id = ?1)
-        GROUP BY t.id ORDER BY t.name""",  # noqa: S608
-        (id,),
-    )
-    return [
-        {
-            "tenant": name,
-            "id": id,
-            "tier": tier,
-            "created_at": timestamp(created_at),
-            "namespaces": count,
-            **Totals(*totals)._asdict(),
-        }
-        for id, name, tier, created_at, count, *totals in rows
-    ]
 
 
 def add_tenant(connection: Connection, id: str, name: str, tier: str) -> None:
@@ -62,7 +36,6 @@ def set_tier(connection: Connection, tenant_id: str, tier: str) -> None:
 
 
 _KEY = ", ".join(KeyRow._fields)
-_KEYS = ", ".join(f"k.{field}" for field in KeyRow._fields)
 
 
 def add_key(connection: Connection, row: KeyRow) -> KeyRow:
@@ -82,17 +55,6 @@ def add_key(connection: Connection, row: KeyRow) -> KeyRow:
         "INSERT INTO facts (name, value) VALUES ('keys_required', 1) ON CONFLICT DO NOTHING"
     )
     return row
-
-
-def all_keys(connection: Connection, tenant_id: str | None) -> list[tuple[KeyRow, str | None]]:
-    """The keys of a tenant, or of all, with the tenant's name; oldest first."""
-    rows = connection.execute(
-        f"""SELECT {_KEYS}, t.name FROM keys k LEFT JOIN tenants t ON t.id = k.tenant_id
-        WHERE (?1 IS NULL OR k.tenant_id = ?1) AND t.purging_at IS NULL
-        ORDER BY k.created_at, k.id""",  # noqa: S608
-        (tenant_id,),
-    )
-    return [(KeyRow(*row[:-1]), row[-1]) for row in rows]
 
 
 def rotate(
@@ -171,26 +133,11 @@ def add_audit(
     )
 
 
-def audit(connection: Connection, tenant_id: str | None) -> list[dict[str, Any]]:
-    """The lines of the audit, of a tenant or all; oldest first."""
-    rows = connection.execute(
-        """SELECT at, actor, action, t.name, a.tenant_id, subject, outcome
-        FROM audit a LEFT JOIN tenants t ON t.id = a.tenant_id
-        WHERE ?1 IS NULL OR a.tenant_id = ?1 ORDER BY a.id""",
-        (tenant_id,),
+def namespaces_of(connection: Connection, tenant_id: str) -> dict[str, str]:
+    """The names of a tenant's namespaces by their ids."""
+    return dict(
+        connection.execute("SELECT id, name FROM namespaces WHERE tenant_id = ?", (tenant_id,))
     )
-    return [
-        {
-            "at": timestamp(at),
-            "actor": actor,
-            "action": action,
-            "tenant": name or id,
-            "tenant_id": id,
-            "subject": subject,
-            "outcome": outcome,
-        }
-        for at, actor, action, name, id, subject, outcome in rows
-    ]
 
 
 def namespace_ids(connection: Connection) -> list[str]:

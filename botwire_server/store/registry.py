@@ -23,6 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from botwire_server.errors import Damaged, QuotaExceeded, Unauthorized, Unavailable, Unusable
 from botwire_server.store import driver, keys, swap
 from botwire_server.store.database import Database
+from botwire_server.store.deadlines import Deadline
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
@@ -150,30 +151,12 @@ class Registry:
         )
         return None if row is None else NamespaceRow(*row)
 
-    def namespaces(self, tenant_id: str) -> list[tuple[NamespaceRow, float, Totals]]:
-        """A tenant's namespaces by name: row, when it was made, what it holds as of last noted."""
-        rows = self._all(
-            f"""SELECT id, tenant_id, name, file, created_at, {", ".join(Totals._fields)}
-            FROM namespaces WHERE tenant_id = ? ORDER BY name""",  # noqa: S608
-            tenant_id,
-        )
-        return [(NamespaceRow(*row[:4]), row[4], Totals(*row[5:])) for row in rows]
-
     def noted_revision(self, row: NamespaceRow) -> int:
         """The least revision that the namespace's file must have."""
         found = self._one(
             "SELECT revision FROM namespaces WHERE id = ? AND file = ?", row.id, row.file
         )
         return 0 if found is None else found[0] or 0
-
-    def totals(self, tenant_id: str) -> tuple[int, Totals]:
-        """How many namespaces a tenant has, and what they hold as of the last `note`."""
-        sums = ", ".join(f"total({name})" for name in Totals._fields)
-        row = self._one(
-            f"SELECT count(*), {sums} FROM namespaces WHERE tenant_id = ?",  # noqa: S608
-            tenant_id,
-        )
-        return row[0], Totals(*map(int, row[1:]))
 
     def due(self, now: float, limit: int) -> list[NamespaceRow]:
         """Namespaces in which something has expired."""
@@ -186,8 +169,12 @@ class Registry:
 
     def any_waiting(self, model: str) -> bool:
         """Whether some namespace holds memories without vectors of this model."""
+        # Each of the three is one step in an index; `IS NOT ?` would look at all of them.
         [found] = self._one(
-            "SELECT EXISTS (SELECT 1 FROM namespaces WHERE memories > 0 AND model IS NOT ?)", model
+            """SELECT EXISTS (SELECT 1 FROM namespaces WHERE memories > 0 AND model IS NULL)
+            OR EXISTS (SELECT 1 FROM namespaces WHERE memories > 0 AND model < ?1)
+            OR EXISTS (SELECT 1 FROM namespaces WHERE memories > 0 AND model > ?1)""",
+            model,
         )
         return bool(found)
 
@@ -253,6 +240,16 @@ class Registry:
     ) -> T:
         """Run a unit of work that reads much of the registry, on its thread."""
         return await self._changes.read(unit, *args, **kwargs)
+
+    async def query_within(
+        self,
+        deadline: Deadline | None,
+        unit: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """`query` on behalf of somebody who may read until a deadline."""
+        return await self._changes.read_within(deadline, unit, *args, **kwargs)
 
     async def erase_leftovers(self) -> None:
         """Erase if something was deleted since the last time."""

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from botwire_server import limits as table
 from botwire_server.errors import Closed, Damaged, Forbidden, Unavailable
-from botwire_server.store import names, sweeping, usage
+from botwire_server.store import listings, names, sweeping, usage
 from botwire_server.store.deadlines import Deadline
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
@@ -70,39 +70,42 @@ class Tenant:
             return None
         return NamespaceRef(self, row.name)
 
-    def namespaces(self) -> list[str]:
-        """The names of the namespaces that the key may read."""
-        rows = self._directory.registry.namespaces(self._row.id)
-        return [row.name for row, _, _ in rows if self._grant.allows("read", row.name)]
+    async def namespaces(self, *, holding: str | None = None) -> list[str]:
+        """The names of the namespaces that the key may read, in their order.
 
-    async def namespaces_with(self, kind: str) -> list[str]:
-        """The names of those that hold something of a kind: a field of `Totals`."""
-        self.require("read")
+        `holding` is a field of `Totals`: those that have some of it.
+        """
         await self._directory.note_changes()
-        return [
-            row.name
-            for row, _, held in self._directory.registry.namespaces(self._row.id)
-            if getattr(held, kind) and self._grant.allows("read", row.name)
-        ]
+        if not self._grant.allows_somewhere("read"):
+            return []
+        pages = listings.every(
+            self._directory.registry,
+            listings.namespaces,
+            self._row.id,
+            pattern=self._grant.pattern,
+            holding=holding,
+            shape=lambda held: held.row.name,
+            behind=lambda held: held.row.name,
+            deadline=self.deadline,
+        )
+        return [name async for page in pages for name in page]
 
     async def totals(self) -> tuple[int, Totals]:
         """How many namespaces the key may read, and what they hold."""
-        count, held = await self._directory.totals(self._row)
-        if self._grant.allows_everywhere("read"):
-            return count, held
-        rows = [
-            held
-            for row, _, held in self._directory.registry.namespaces(self._row.id)
-            if self._grant.allows("read", row.name)
-        ]
-        return len(rows), Totals(*map(sum, zip(*rows, strict=True))) if rows else Totals()
+        if not self._grant.allows_somewhere("read"):
+            return 0, Totals()
+        return await self._directory.totals(
+            self._row, pattern=self._grant.pattern, deadline=self.deadline
+        )
 
     async def usage(self) -> dict[str, Any]:
         """Calls and holdings, as `usage.report` tells them."""
         if not self._grant.allows_everywhere("read"):
             raise Forbidden("This key may not read the whole tenant's usage.")
         await self._directory.settle()
-        return await self._directory.registry.query(usage.report, self._row.id)
+        return await self._directory.registry.query_within(
+            self.deadline, usage.report, self._row.id
+        )
 
     def count_embeddings(self, embeddings: int) -> None:
         """Count texts that were embedded for this call."""

@@ -183,7 +183,7 @@ class App:
                 return dialect
         return self.dialects[-1]
 
-    def _operator(self, key_id: str) -> Operator:
+    def _operator(self, key_id: str, deadline: Deadline | None = None) -> Operator:
         """What the operator with this key may do."""
         directory = self.directory
         return Operator(
@@ -192,6 +192,7 @@ class App:
             actor=key_id,
             finish_purge=directory.finish_purge,
             settle=directory.settle,
+            deadline=deadline,
         )
 
     def _health(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,7 +24,8 @@ from botwire_server.errors import (
     Unavailable,
 )
 from botwire_server.store import keys
-from botwire_server.store.operator import Operator
+from botwire_server.store.deadlines import Deadline
+from botwire_server.store.operator import Operator, Pages
 from botwire_server.tiers import UNLIMITED
 from botwire_server.web.admin import definitions as d
 from botwire_server.web.body import Json, read_json
@@ -47,7 +49,7 @@ CODES: dict[type[Refusal], str] = {
 }
 
 
-def dialect(operator_of: Callable[[str], Operator]) -> Dialect:
+def dialect(operator_of: Callable[[str, Deadline], Operator]) -> Dialect:
     """The operator API; `operator_of` makes the operator of a key's id."""
     handlers = _Handlers(operator_of)
     return Dialect(
@@ -244,15 +246,21 @@ def refuse(error: Refusal, request_id: str) -> Response:
     )
 
 
+async def listed(name: str, pages: Pages) -> Json:
+    """A list of any length as an answer: each page is made while others are served."""
+    parts = [page[1:-1] async for page in pages]
+    return Json({name: orjson.Fragment(b"[" + b",".join(parts) + b"]")})
+
+
 class _Handlers:
-    def __init__(self, operator_of: Callable[[str], Operator]) -> None:
+    def __init__(self, operator_of: Callable[[str, Deadline], Operator]) -> None:
         self._operator_of = operator_of
 
     def _operator(self, request: Request) -> Operator:
-        return self._operator_of(request.scope["operator"])
+        return self._operator_of(request.scope["operator"], request.scope["deadline"])
 
     async def list_tenants(self, request: Request) -> Response:
-        return Json({"tenants": await self._operator(request).list_tenants()})
+        return await listed("tenants", self._operator(request).tenants())
 
     async def create_tenant(self, request: Request) -> Response:
         NO_QUERY.read(request)
@@ -284,10 +292,8 @@ class _Handlers:
 
     async def list_namespaces(self, request: Request) -> Response:
         prefix = d.PREFIX.of(d.LISTED.read(request)) or ""
-        found = await self._operator(request).list_namespaces(
-            d.TENANT.of(request.path_params), prefix=prefix
-        )
-        return Json({"namespaces": found})
+        tenant = d.TENANT.of(request.path_params)
+        return await listed("namespaces", self._operator(request).namespaces(tenant, prefix=prefix))
 
     async def purge_namespaces(self, request: Request) -> Response:
         found = d.PURGE.read(request)
@@ -303,7 +309,7 @@ class _Handlers:
     async def list_keys(self, request: Request) -> Response:
         given = request.path_params
         tenant = d.TENANT.of(given) if "tenant" in given else None
-        return Json({"keys": await self._operator(request).list_keys(tenant)})
+        return await listed("keys", self._operator(request).keys(tenant))
 
     async def create_key(self, request: Request) -> Response:
         NO_QUERY.read(request)
@@ -330,12 +336,12 @@ class _Handlers:
         return Json(await self._operator(request).revoke_key(d.KEY_ID.of(request.path_params)))
 
     async def usage(self, request: Request) -> Response:
-        return Json({"usage": await self._operator(request).usage()})
+        return await listed("usage", self._operator(request).usages())
 
     async def tenant_usage(self, request: Request) -> Response:
-        [found] = await self._operator(request).usage(d.TENANT.of(request.path_params))
-        return Json(found)
+        tenant = d.TENANT.of(request.path_params)
+        return Json(await self._operator(request).usage_of(tenant))
 
     async def audit(self, request: Request) -> Response:
         tenant = d.OF_TENANT.of(d.AUDITED.read(request))
-        return Json({"audit": await self._operator(request).audit(tenant)})
+        return await listed("audit", self._operator(request).audited(tenant))

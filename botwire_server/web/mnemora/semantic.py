@@ -288,7 +288,7 @@ async def _find_everywhere(
     request: Request, query: Query, explain: bool
 ) -> tuple[list[dict[str, Any]], bool]:
     tenant: Tenant = request.scope["tenant"]
-    agents = await tenant.namespaces_with("memories")
+    agents = await tenant.namespaces(holding="memories")
     found: list[ranking.Found] = []
     for start in range(0, len(agents), SIDE_BY_SIDE):
         some = agents[start : start + SIDE_BY_SIDE]

@@ -223,7 +223,7 @@ async def _said(
 ) -> list[tuple[str, Episode]]:
     """The episodes that match `query`, newest first, with their agents."""
     tenant: Tenant = request.scope["tenant"]
-    agents = [agent] if agent is not None else await tenant.namespaces_with("episodes")
+    agents = [agent] if agent is not None else await tenant.namespaces(holding="episodes")
     found: list[tuple[str, Episode]] = []
     for start in range(0, len(agents), SIDE_BY_SIDE):
         some = agents[start : start + SIDE_BY_SIDE]

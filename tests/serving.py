@@ -27,7 +27,7 @@ import botwire_server
 from botwire_server.config import Config
 from botwire_server.store.driver import sqlite3
 from botwire_server.web.app import App, create_app
-from botwire_server.web.protocol import protocol
+from botwire_server.web.http.protocol import protocol
 
 PACKAGE_ROOT = Path(botwire_server.__file__).parents[1]
 # Generous: other work shares the machine. Nothing waits this long when all is well.

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from serving import InProcess, connected, exchange, received, request, status_of
 
-from botwire_server.web import protocol
+from botwire_server.web.http import outgoing, protocol
 
 SHORT = 0.4  # what the deadlines are here
 LONG = 10.0  # much longer than they are here, shorter than they are in earnest for a body
@@ -22,6 +22,8 @@ def hasty(tmp_path, monkeypatch):
     """A server with short deadlines; the path /slow takes three of them."""
     monkeypatch.setattr(protocol, "HEAD_SECONDS", SHORT)
     monkeypatch.setattr(protocol, "BODY_SECONDS", SHORT)
+    monkeypatch.setattr(protocol, "DRAIN_SECONDS", SHORT)
+    monkeypatch.setattr(outgoing, "ANSWER_SECONDS", SHORT)
 
     def with_slow(app):
         async def slow(scope, receive, send):

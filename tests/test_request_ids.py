@@ -10,7 +10,7 @@ import httpx
 import pytest
 from serving import JSON, InProcess, connected, exchange, received, request, until
 
-from botwire_server.web import protocol
+from botwire_server.web.http import protocol
 
 OURS = "[0-9a-f]{16}"
 

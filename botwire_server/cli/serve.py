@@ -21,8 +21,9 @@ from botwire_server.errors import Unusable
 from botwire_server.logs import configure
 from botwire_server.store.pool import raise_descriptor_limit
 from botwire_server.web.app import App, create_app
+from botwire_server.web.http.places import Places
+from botwire_server.web.http.protocol import protocol
 from botwire_server.web.observatory import Address, Observatory
-from botwire_server.web.protocol import protocol
 from botwire_server.web.request_log import RequestLog
 
 # What is being read at SIGTERM may take so long more: whoever asked can ask again.
@@ -86,12 +87,13 @@ class _Server(uvicorn.Server):
 
     def __init__(self, app: App) -> None:
         self._app = app
+        places = Places()
         super().__init__(
             uvicorn.Config(
                 app,
                 host=app.config.host,
                 port=app.config.port,
-                http=protocol(app.refuse),
+                http=protocol(app.refuse, places),
                 ws="none",
                 loop="uvloop",
                 lifespan="on",
@@ -105,7 +107,7 @@ class _Server(uvicorn.Server):
         )
         app.connections = lambda: len(self.server_state.connections)
         address = app.metrics_address
-        self._figures = None if address is None else _Figures(app.observatory, address)
+        self._figures = None if address is None else _Figures(app.observatory, address, places)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Say at once that it ends: `/ready` tells."""
@@ -151,11 +153,11 @@ class _Server(uvicorn.Server):
 class _Figures:
     """The listener of `--metrics HOST:PORT`, in the process and on the loop of the server."""
 
-    def __init__(self, app: Observatory, address: Address) -> None:
+    def __init__(self, app: Observatory, address: Address, places: Places) -> None:
         self._address = address
         self._config = uvicorn.Config(
             app,
-            http=protocol(app.refuse),
+            http=protocol(app.refuse, places),
             ws="none",
             lifespan="off",
             log_config=None,

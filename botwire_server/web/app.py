@@ -257,6 +257,8 @@ class App:
         else:
             tenant = scope["tenant"] = await self._door.admit(scope["headers"], header)
             scope["deadline"] = tenant.deadline
+        # For the connection: who was let in keeps a place longer.
+        scope["admitted"] = path not in dialect.public
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()

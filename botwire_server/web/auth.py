@@ -15,7 +15,14 @@ from collections.abc import Mapping, Sequence
 
 from botwire_server import tiers
 from botwire_server.config import Config
-from botwire_server.errors import Forbidden, ForeignOrigin, Misdirected, Unauthorized, Unavailable
+from botwire_server.errors import (
+    Forbidden,
+    ForeignOrigin,
+    Invalid,
+    Misdirected,
+    Unauthorized,
+    Unavailable,
+)
 from botwire_server.store import keys
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.namespace import Limits
@@ -159,8 +166,11 @@ def protect(headers: RawHeaders, header: Headers, *, local: bool) -> None:
     With `local`, the Host header must name this machine: another name that resolves here is how
     a foreign page gets past the browser's own rules.
     """
-    host = header.get(b"host", b"").lower()
-    if local and (_without_port(host) not in LOCAL_HOSTS or _repeated(headers, header, b"host")):
+    sent = header.get(b"host")
+    if local and sent is None:  # HTTP/1.0 needs none; what is well-formed was looked at before
+        raise Invalid("While this server needs no key it must be told its name: send Host.")
+    host = b"" if sent is None else sent.lower()
+    if local and _without_port(host) not in LOCAL_HOSTS:
         raise Misdirected(
             "This server answers to localhost, 127.0.0.1 and [::1] only, while it needs no key."
         )
@@ -207,7 +217,7 @@ def _text(value: bytes) -> str:
 
 def _without_port(host: bytes) -> bytes:
     name, colon, port = host.rpartition(b":")
-    return name if colon and port.isdigit() else host
+    return name if colon and (port.isdigit() or not port) else host
 
 
 def _repeated(headers: RawHeaders, header: Headers, name: bytes) -> bool:

@@ -81,7 +81,7 @@ def response(state: State) -> Response:
         "embedder": state.embedder,
         "reembed_needed": state.reembed_needed,
     }
-    return Json(answer, 200 if works else 503, {"Cache-Control": "no-store"})
+    return Json(answer, 200 if works else 503)
 
 
 def refuse(error: Refusal, request_id: str) -> Response:

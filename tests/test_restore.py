@@ -368,12 +368,13 @@ def test_a_tenant_that_is_gone_is_made_anew_and_needs_a_key(moved_on, dest, serv
 
 def test_tenants_are_counted_anew(moved_on, dest):
     """A tenant that was full is not, once it was restored to less."""
-    (moved_on / "tiers.toml").write_text("[tiers.small]\nstorage_bytes = 30\n")
+    (moved_on / "tiers.toml").write_text("[tiers.small]\nstorage_bytes = 1000\n")
     cli(moved_on, "tenants", "set-tier", "acme", "small")
     with Keyed(moved_on) as server:
         client = server.client(str(server.key("acme")["key"]))
+        used = client.get("/stats/memory").json()["total_bytes"]
+        assert client.put("/memory/north/big", json={"value": "x" * (1000 - used)}).is_success
         big = {"value": "x" * 40}
-        assert client.put("/memory/north/big", json=big).is_success
         assert client.put("/memory/north/more", json=big).status_code == 429
         restore(moved_on, dest, "--tenant", "acme", "--yes")
         assert client.put("/memory/north/more", json=big).is_success

@@ -175,8 +175,14 @@ def test_storage(tmp_path, clock):
         assert client.delete("/memory/n1/k").status_code == 200
         assert client.put("/memory/n0/more", json={"value": "x"}).status_code == 200
         assert client.delete("/memory/n2?confirm=n2").status_code == 200
-        assert client.put("/memory/n3/k", json={"value": "x" * 800}).status_code == 200
+        assert client.put("/memory/n3/k", json={"value": "x" * 750}).status_code == 429
+        assert client.put("/memory/n3/k", json={"value": "x" * 749}).status_code == 200
         assert client.put("/memory/n3/more", json={"value": "x"}).status_code == 429
+        assert client.put("/memory/n3/k", json={"value": "x" * 748}).status_code == 200
+        assert client.put("/memory/new/k", json={"value": "xx"}).status_code == 429
+        assert client.get("/memory/n3/k").json()["value"] == "x" * 748
+        shown = office.admin("GET", "/tenants/acme/namespaces")["namespaces"]
+        assert {one["namespace"] for one in shown} == {"n0", "n1", "n3"}
 
 
 def test_agents_and_vectors_in_the_other_dialect(tmp_path):
@@ -278,7 +284,8 @@ def test_what_is_held_is_right_from_the_first_look_on(tmp_path):
                 *(write(number) for number in range(100, 110)),
             )
             await look()
-            assert directory._held[tenant.id] == namespace.totals
+            room = (await directory.rooms.within(tenant, Limits(storage_bytes=1))).room
+            assert room._bytes == namespace.totals.bytes
             await directory.close()
 
     asyncio.run(run())

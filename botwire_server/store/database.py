@@ -364,6 +364,7 @@ class Database:
             if any(job.writes and job.error is not None for job in batch):
                 # Rare, so that savepoints are taken only now: undo all, and once more with them.
                 connection.execute("ROLLBACK")
+                self.undone()
                 if len(batch) == 1:
                     return False
                 connection.execute("BEGIN IMMEDIATE")
@@ -414,7 +415,7 @@ class Database:
         """Called before every commit; for subclasses that keep count."""
 
     def undone(self) -> None:
-        """Called when what `observe` saw was not committed."""
+        """Called when what was done, and what `observe` saw of it, is not committed."""
 
     def settled(self) -> None:
         """Called on the loop after every batch; for subclasses that keep count."""

@@ -9,15 +9,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from botwire_server.errors import (
+    Closed,
     Damaged,
-    QuotaExceeded,
     Refusal,
     Stopping,
     StorageFull,
@@ -25,7 +24,7 @@ from botwire_server.errors import (
     Unusable,
 )
 from botwire_server.metrics import StoreCounters
-from botwire_server.store import listings, premises, purges, replacing, swap
+from botwire_server.store import listings, premises, purges, replacing, room, swap
 from botwire_server.store.anchor import Anchor
 from botwire_server.store.deadlines import READ_SECONDS, Deadline, Readers
 from botwire_server.store.driver import (
@@ -36,10 +35,11 @@ from botwire_server.store.driver import (
 )
 from botwire_server.store.keys import EVERYTHING
 from botwire_server.store.lock import Lock, locked
-from botwire_server.store.namespace import Limits, Namespace, Outlook, Totals
+from botwire_server.store.namespace import Namespace, Outlook, Totals
 from botwire_server.store.pool import DRAFT, Pool
 from botwire_server.store.purges import Tombstone
 from botwire_server.store.registry import Registry, file_of, new_id
+from botwire_server.store.room import Limits, Rooms
 from botwire_server.store.rows import NamespaceRow, TenantRow
 from botwire_server.store.staging import clear_abandoned
 from botwire_server.store.usage import Ledger
@@ -78,9 +78,10 @@ class DataDirectory:
         self._lock = lock
         self._changed: dict[str, tuple[NamespaceRow, Namespace]] = {}
         self._noting = asyncio.Lock()
-        self._held: dict[str, Totals] = {}
-        self._missed: set[str] = set()
-        self._promised: Counter[str] = Counter()
+        self.rooms = Rooms(self._held_by)
+        # After a crash the tenants whose files were looked at since; None where there was none.
+        self._looked_at: set[str] | None = None
+        self._marked = True  # as one that was closed, so that a crash would not be seen
         self._creating: dict[tuple[str, str], asyncio.Task[NamespaceRow]] = {}
         self.gate = Gate()
         self._purging: dict[str, asyncio.Task[dict[str, Any]]] = {}
@@ -148,7 +149,7 @@ class DataDirectory:
         """End reads, commit what is queued, close every file, release the lock."""
         self.end_reads()
         await self.pool.close_all()
-        for write_down in (self.note_changes, lambda: self.ledger.flush(all=True)):
+        for write_down in (self._note_the_end, lambda: self.ledger.flush(all=True)):
             try:
                 await write_down()
             except Refusal as error:  # counts of the last seconds are not worth staying for
@@ -160,6 +161,10 @@ class DataDirectory:
     def end_reads(self) -> None:
         """Let nobody wait for reads any more: they are told `Stopping`."""
         self.readers.stop(Stopping("This server ends; ask again when it is back."))
+
+    async def _note_the_end(self) -> None:
+        await self.note_changes()
+        await self.registry.change(room.settle)
 
     def find(self, tenant: TenantRow, name: str) -> NamespaceRow | None:
         """A namespace of this tenant, if it exists."""
@@ -210,8 +215,7 @@ class DataDirectory:
                 await self.pool.remove(discarded.file)
                 self._changed.pop(discarded.file, None)
             # What the tenant held, and what was just being counted, is not so any more.
-            self._held.pop(discarded.tenant_id, None)
-            self._missed.add(discarded.tenant_id)
+            self.rooms.forget(discarded.tenant_id)
         if found:
             await self.registry.change(replacing.done, [discarded.id for discarded in found])
 
@@ -229,38 +233,13 @@ class DataDirectory:
         )
 
     async def require_room(self, tenant: TenantRow, limits: Limits, *, vectors: int = 0) -> None:
-        """Raise `QuotaExceeded` if the tenant's storage is full, or has no room for `vectors`."""
-        held = await self._held_now(tenant)
-        if limits.storage_bytes and held.bytes >= limits.storage_bytes:
-            raise QuotaExceeded(
-                f"This tenant's {limits.storage_bytes} bytes are full; delete something first.",
-                limit=limits.storage_bytes,
-                resets_at=None,
-                kind="storage",
-            )
-        used = held.vectors + self._promised[tenant.id]
-        if vectors and limits.vectors and used + vectors > limits.vectors:
-            raise QuotaExceeded(
-                f"This tenant's {limits.vectors} vectors are used; delete memories first.",
-                limit=limits.vectors,
-                resets_at=None,
-                kind="vectors",
-            )
+        """Raise `QuotaExceeded` if the tenant's storage is full, or has no room for `vectors`.
 
-    @asynccontextmanager
-    async def room_for_vectors(
-        self, tenant: TenantRow, limits: Limits, vectors: int
-    ) -> AsyncIterator[None]:
-        """Keep room for vectors that are about to be stored, or raise `QuotaExceeded`.
-
-        Whoever asks meanwhile is told of them, so that no two get the same room.
+        For who is about to do what costs: what is stored is looked at in its transaction.
         """
-        await self.require_room(tenant, limits, vectors=vectors)
-        self._promised[tenant.id] += vectors
-        try:
-            yield
-        finally:
-            self._promised[tenant.id] -= vectors
+        limits = await self.rooms.within(tenant, limits)
+        if limits.room is not None:
+            limits.room.require(limits, vectors=vectors)
 
     async def note_changes(self) -> None:
         """Tell the registry what changed in the namespaces since the last time."""
@@ -290,25 +269,37 @@ class DataDirectory:
 
     def _on_change(self, row: NamespaceRow, namespace: Namespace, before: Totals) -> None:
         self._changed[row.file] = row, namespace
-        held = self._held.get(row.tenant_id)
-        if held is None:
-            self._missed.add(row.tenant_id)
-        else:
-            self._held[row.tenant_id] = Totals(
-                *(
-                    sum_ + new - old
-                    for sum_, new, old in zip(held, namespace.totals, before, strict=True)
-                )
-            )
+        of_all = self.rooms.get(row.tenant_id)
+        if of_all is not None:
+            after = namespace.totals if self._is_known(row) else before
+            of_all.moved(before, after, namespace.promises)
 
-    async def _held_now(self, tenant: TenantRow) -> Totals:
-        """What a tenant holds, kept up to date from the first time it was asked."""
-        while (held := self._held.get(tenant.id)) is None:
-            self._missed.discard(tenant.id)
-            _, held = await self.totals(tenant)
-            if tenant.id not in self._missed:  # nothing changed while the registry was asked
-                self._held[tenant.id] = held
-        return held
+    def _is_known(self, row: NamespaceRow) -> bool:
+        """Whether the registry has not let go of a namespace's file: then it counts no more."""
+        try:
+            found = self.registry.namespace(row.tenant_id, row.name)
+        except Unavailable:
+            return True
+        return found is not None and found.file == row.file
+
+    async def _held_by(self, tenant: TenantRow) -> Totals:
+        """What a tenant holds, as far as its files can be read.
+
+        After a crash the registry may be behind them: a second, or what was closed in it.
+        """
+        if self._marked:
+            await self._unmark()
+        if self._looked_at is not None and tenant.id not in self._looked_at:
+            rows = iter([row for row, _, _ in self.registry.namespaces(tenant.id)])
+            await asyncio.gather(*(self._look_at(rows) for _ in range(RECOVERED_AT_ONCE)))
+            self._looked_at.add(tenant.id)
+        return (await self.totals(tenant))[1]
+
+    async def _look_at(self, rows: Iterator[NamespaceRow]) -> None:
+        for row in rows:
+            # What is damaged is logged where it is opened, and counts as last noted.
+            with contextlib.suppress(Damaged, Closed):
+                self._changed[row.file] = row, await self.pool.open(row)
 
     async def _create(self, tenant: TenantRow, name: str, most: int) -> NamespaceRow:
         await self._clear_doubts()
@@ -353,8 +344,9 @@ class DataDirectory:
         await self._erase()
         receipt = await self.registry.change(purges.finish, purge_id)
         self.counters.purges += 1
-        self._held.pop(receipt["tenant_id"], None)
+        self.rooms.forget(receipt["tenant_id"])
         if receipt["scope"] == purges.TENANT:
+            self.rooms.drop(receipt["tenant_id"])
             # Not empty if a draft is just being made there; the next start clears that.
             with contextlib.suppress(OSError):
                 (self.path / "tenants" / receipt["tenant_id"]).rmdir()
@@ -391,6 +383,10 @@ class DataDirectory:
             return None
 
     async def _recover(self) -> None:
+        with contextlib.suppress(
+            Unavailable
+        ):  # a full disk can be read; who needs room tries again
+            await self._unmark()
         await self.finish_purges()
         await self.finish_discards()
         clear_abandoned(self.path, self.registry.is_tenant, self.registry.files)
@@ -418,6 +414,11 @@ class DataDirectory:
         # They wait for the disk, and wait together.
         await asyncio.gather(*(recover() for _ in range(RECOVERED_AT_ONCE)))
         await self.note_changes()
+
+    async def _unmark(self) -> None:
+        if not await self.registry.change(room.begin):
+            self._looked_at = set()
+        self._marked = False
 
     def _lost(self, known: set[str]) -> list[str]:
         """The files that are missing or empty: cheap to see, so it is said at the start."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -18,6 +17,8 @@ from botwire_server.store.database import CLOSED, Database
 from botwire_server.store.deadlines import Deadline
 from botwire_server.store.driver import Clock, Connection, Durability
 from botwire_server.store.migrations import NAMESPACE
+from botwire_server.store.room import Limits as Limits
+from botwire_server.store.room import Promises
 from botwire_server.store.units import brief, is_brief
 from botwire_server.store.views import View
 
@@ -54,17 +55,6 @@ class Outlook(NamedTuple):
     revision: int | None = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a tenant may do; 0 is no limit. Keys count towards the bytes of a namespace."""
-
-    daily_writes: int = 0  # in one namespace
-    namespace_bytes: int = 0
-    storage_bytes: int = 0  # in all its namespaces
-    vectors: int = 0
-    agents: int = 0
-
-
 class Namespace(Database):
     """An open namespace. `totals` and `outlook` are those of the last committed batch."""
 
@@ -76,6 +66,9 @@ class Namespace(Database):
     sweep_at: float | None = None
     # Told, on the loop, the totals before when they or the outlook may have moved.
     on_change: Callable[[Totals], None] | None = None
+    # What the transaction under way was promised.
+    promises: Promises
+    _keeps = True
 
     @classmethod
     async def open(
@@ -83,6 +76,8 @@ class Namespace(Database):
     ) -> Self:
         """Open an existing namespace file, or raise `Damaged`."""
         namespace = await super().open(path, durability=durability, clock=clock, keep=keep)
+        namespace._keeps = keep
+        namespace.promises = Promises()
         namespace.totals, namespace.outlook = namespace._connection.seen
         namespace._views = set()
         return namespace
@@ -155,10 +150,9 @@ class Namespace(Database):
         **kwargs: P.kwargs,
     ) -> T:
         """Run a unit that stores something: it counts for the day and stays within `limits`."""
+        run = self._counted if self._keeps else self._tried
         return await self._submit(
-            lambda connection: _counted(
-                connection, lambda: unit(connection, *args, **kwargs), limits
-            ),
+            lambda connection: run(connection, lambda: unit(connection, *args, **kwargs), limits),
             writes=True,
             brief=is_brief(unit, args),
         )
@@ -185,12 +179,13 @@ class Namespace(Database):
 
     def observe(self, connection: Connection) -> None:
         """Take the totals of what is about to be committed."""
-        self._observed = count(connection)
+        self._observed = count(connection) if self._keeps else None
         self.grown = True
 
     def undone(self) -> None:
-        """Forget them."""
+        """Forget them, and give back what it was promised."""
         self._observed = None
+        self.promises.free()
 
     def settled(self) -> None:
         """Let the new totals be known."""
@@ -200,6 +195,30 @@ class Namespace(Database):
             self._observed = None
             if self.on_change is not None:
                 self.on_change(before)
+        self.promises.free()
+
+    def _tried(self, connection: Connection, unit: Callable[[], T], limits: Limits) -> T:
+        """Run a unit and undo it, so that none sees what another did where nothing is."""
+        connection.execute("SAVEPOINT tried")
+        try:
+            return self._counted(connection, unit, limits)
+        finally:
+            connection.execute("ROLLBACK TO tried")
+            connection.execute("RELEASE tried")
+
+    def _counted(self, connection: Connection, unit: Callable[[], T], limits: Limits) -> T:
+        _count_write(connection, limits)
+        if not limits.namespace_bytes and limits.room is None:
+            return unit()
+        before = _held(connection)
+        result = unit()
+        after = _held(connection)
+        _require_size(limits, before, after)
+        # The last that can fail: what is promised is used, or given back with the transaction.
+        self.promises.ask(
+            limits, bytes=after.bytes - before.bytes, vectors=after.vectors - before.vectors
+        )
+        return result
 
 
 @brief
@@ -241,7 +260,8 @@ def _marked(connection: Connection, unit: Callable[[], T]) -> T:
     return result
 
 
-def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T:
+def _count_write(connection: Connection, limits: Limits) -> None:
+    """Count a write for the day, or raise `QuotaExceeded`."""
     now = connection.now
     # A clock that is set back does not begin the day anew.
     [writes] = connection.execute(
@@ -257,12 +277,25 @@ def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T
             resets_at=midnight_after(now),
             kind="writes",
         )
-    if not limits.namespace_bytes:
-        return unit()
-    before = _bytes(connection)
-    result = unit()
-    after = _bytes(connection)
-    if after > limits.namespace_bytes and after > before:
+
+
+class _Held(NamedTuple):
+    """What a namespace holds in the midst of a transaction."""
+
+    bytes: int
+    key_bytes: int
+    vectors: int
+
+
+def _held(connection: Connection) -> _Held:
+    return _Held(*connection.execute("SELECT bytes, key_bytes, vectors FROM totals").fetchone())
+
+
+def _require_size(limits: Limits, before: _Held, after: _Held) -> None:
+    size = after.bytes + after.key_bytes
+    if limits.namespace_bytes and size > max(
+        limits.namespace_bytes, before.bytes + before.key_bytes
+    ):
         raise QuotaExceeded(
             f"This namespace would grow over its {limits.namespace_bytes} bytes; delete "
             "something first.",
@@ -270,12 +303,6 @@ def _counted(connection: Connection, unit: Callable[[], T], limits: Limits) -> T
             resets_at=None,
             kind="namespace_bytes",
         )
-    return result
-
-
-def _bytes(connection: Connection) -> int:
-    [size] = connection.execute("SELECT bytes + key_bytes FROM totals").fetchone()
-    return int(size)
 
 
 def day_of(now: float) -> int:

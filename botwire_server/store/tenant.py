@@ -18,7 +18,8 @@ from botwire_server.store.deadlines import Deadline
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
 from botwire_server.store.keys import Grant
-from botwire_server.store.namespace import Limits, Namespace, Totals
+from botwire_server.store.namespace import Namespace, Totals
+from botwire_server.store.room import Limits
 from botwire_server.store.rows import TenantRow
 from botwire_server.store.usage import Call
 from botwire_server.store.views import View
@@ -185,39 +186,30 @@ class NamespaceRef:
         Raises `QuotaExceeded` over a limit: then nothing was stored.
         """
         self.require("write")
-        if self._limits.storage_bytes:
-            await self._directory.require_room(self._tenant_row, self._limits)
         await self._require_certainty()
         for _ in range(ATTEMPTS):
             try:
-                return await (await self._made()).write(unit, self._limits, *args, **kwargs)
+                limits = await self._within()
+                return await (await self._made(limits, unit, *args, **kwargs)).write(
+                    unit, limits, *args, **kwargs
+                )
             except Closed:
                 continue
         raise _given_up()
-
-    async def write_vectors(
-        self,
-        vectors: int,
-        unit: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """`write` a unit that stores at most so many vectors."""
-        self.require("write")
-        if not self._limits.vectors or not vectors:
-            return await self.write(unit, *args, **kwargs)
-        async with self._directory.room_for_vectors(self._tenant_row, self._limits, vectors):
-            return await self.write(unit, *args, **kwargs)
 
     async def update(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a unit that only changes what is there: like `write`, but it makes no namespace."""
         self.require("write")
-        if self._limits.storage_bytes:
-            await self._directory.require_room(self._tenant_row, self._limits)
         await self._require_certainty()
-        return await self._run(Namespace.write, unit, self._limits, *args, **kwargs)
+        for _ in range(ATTEMPTS):
+            try:
+                limits = await self._within()
+                return await (await self._existing()).write(unit, limits, *args, **kwargs)
+            except Closed:
+                continue
+        raise _given_up()
 
     async def delete(
         self, unit: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
@@ -273,13 +265,28 @@ class NamespaceRef:
             self._tenant.deadline.opened(time.monotonic() - began)
         return namespace
 
-    async def _made(self) -> Namespace:
+    async def _made(
+        self,
+        limits: Limits,
+        unit: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Namespace:
         row = self._directory.find(self._tenant_row, self._name)
         if row is None:
+            if limits.room is not None or limits.namespace_bytes or kwargs.get("condition"):
+                # What is refused must not leave an empty namespace: it is tried where nothing is.
+                await self._directory.nowhere.write(unit, limits, *args, **kwargs)
             row = await self._directory.create(
                 self._tenant_row, self._name, most=self._limits.agents
             )
         return self._directory.pool.get(row) or await self._directory.pool.open(row)
+
+    async def _within(self) -> Limits:
+        """The limits, with the room that is left."""
+        if not self._limits.over_all:
+            return self._limits
+        return await self._directory.rooms.within(self._tenant_row, self._limits)
 
 
 def _given_up() -> Unavailable:

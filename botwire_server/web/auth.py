@@ -25,8 +25,8 @@ from botwire_server.errors import (
 )
 from botwire_server.store import keys
 from botwire_server.store.directory import DataDirectory
-from botwire_server.store.namespace import Limits
 from botwire_server.store.registry import DEFAULT_TENANT, MOST_REMEMBERED
+from botwire_server.store.room import Limits
 from botwire_server.store.rows import KeyRow, TenantRow
 from botwire_server.store.tenant import Tenant
 from botwire_server.store.usage import NO_KEY, Call

@@ -167,7 +167,7 @@ async def store(request: Request, agent_id: str, fields: Fields) -> tuple[dict[s
     here = namespace(request, agent_id)
     here.require("write")  # before anything is embedded
     made = await draft(request, fields)
-    memory, merged = await here.write_vectors(len(made.vectors), memories.put, made)
+    memory, merged = await here.write(memories.put, made)
     record = _stored(here, made, memory, merged)
     return record, 200 if record["deduplicated"] else 201
 
@@ -220,9 +220,7 @@ async def _post_batch(request: Request) -> Response:
     here = namespace(request, agent)
     here.require("write")
     made = await drafts(request, given)
-    stored = await here.write_vectors(
-        sum(len(each.vectors) for each in made), memories.put_all, made
-    )
+    stored = await here.write(memories.put_all, made)
     answer = [
         _stored(here, draft, memory, merged)
         for draft, (memory, merged) in zip(made, stored, strict=True)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from planted import planted
-from serving import Server, exchange, namespace_files, query, request
+from serving import Server, exchange, namespace_files, query, request, until
 from tenancy import Keyed, bearer, cli, make_tenant
 
 from botwire_server.errors import QuotaExceeded
@@ -90,6 +90,13 @@ def test_who_goes_away_takes_no_room_along(make_server):
             connection.sendall(raw if number % 2 else raw[:-1])
             time.sleep(0.002 * (number % 5))
     with client_of(server) as client:
+
+        def at_rest() -> bool:
+            before = held(server)
+            time.sleep(1.0)
+            return held(server) == before
+
+        until(at_rest, "what they had sent is stored or not")
         take_the_rest(client)
 
 

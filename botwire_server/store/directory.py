@@ -290,8 +290,15 @@ class DataDirectory:
         if self._marked:
             await self._unmark()
         if self._looked_at is not None and tenant.id not in self._looked_at:
-            rows = iter([row for row, _, _ in self.registry.namespaces(tenant.id)])
-            await asyncio.gather(*(self._look_at(rows) for _ in range(RECOVERED_AT_ONCE)))
+            async for page in listings.every(
+                self.registry,
+                listings.namespaces,
+                tenant.id,
+                shape=lambda held: held.row,
+                behind=lambda held: held.row.name,
+            ):
+                rows = iter(page)
+                await asyncio.gather(*(self._look_at(rows) for _ in range(RECOVERED_AT_ONCE)))
             self._looked_at.add(tenant.id)
         return (await self.totals(tenant))[1]
 

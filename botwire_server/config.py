@@ -116,6 +116,19 @@ class Config:
     shutdown_seconds: int = _setting(
         10, "Seconds that requests under way get to finish at SIGTERM.", least=1, most=3_600
     )
+    allow_origin: tuple[str, ...] = _setting(
+        (),
+        "Web pages that may ask from their visitors' browsers, by origin, such as "
+        "https://app.example. Repeat it for more; in the variable, separate them by spaces.",
+        shown="",
+    )
+    trusted_proxy: tuple[str, ...] = _setting(
+        (),
+        "A proxy whose X-Forwarded-For says who sent a request: an address, a network such as "
+        "10.0.0.0/8, or unix for who comes through a Unix socket. Repeat it for more; in the "
+        "variable, separate them by spaces.",
+        shown="",
+    )
     no_docs: bool = _setting(False, "Serve neither /openapi.json nor /docs.")
     log_level: LogLevel = _setting("info", "Least severe log lines; requests are info.")
     log_format: LogFormat = _setting("text", "Shape of log lines.")

@@ -5,6 +5,7 @@
     │   ├── InvalidJson            the body is no JSON
     │   └── WrongMediaType         the body does not say that it is JSON
     ├── Unauthorized           nobody we know
+    │   └── WrongKey               who shows a key that does not work
     ├── Forbidden              somebody we know, who may not do this
     │   └── ForeignOrigin          a web page of somebody else is asking
     ├── Misdirected            the Host header names another server
@@ -15,6 +16,7 @@
     ├── TooExpensive           a read used up the time that it may compute
     ├── AnswerTooLarge         what was asked for is more than one answer holds
     ├── QuotaExceeded          a limit of the tenant is used up
+    │   └── TooManyFailures        too many keys that do not work, from one address
     ├── Unavailable            it may work later
     │   ├── Busy                   others kept a read waiting for too long
     │   ├── Stopping               the server ends
@@ -60,6 +62,10 @@ class WrongMediaType(Invalid):
 
 class Unauthorized(Refusal):
     """Nobody we know."""
+
+
+class WrongKey(Unauthorized):
+    """Who shows a key that does not work: unknown, expired, revoked, or no key at all."""
 
 
 class Forbidden(Refusal):
@@ -124,6 +130,10 @@ class QuotaExceeded(Refusal):
         self.limit = limit
         self.resets_at = resets_at
         self.kind = kind
+
+
+class TooManyFailures(QuotaExceeded):
+    """Too many requests with keys that do not work came from one address."""
 
 
 class Unavailable(Refusal):

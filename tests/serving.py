@@ -223,6 +223,7 @@ class InProcess:
                 loop="uvloop",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=10,
             )
         )

@@ -100,15 +100,24 @@ def planted(directory: Path, file: str, code: str, instead: str) -> Path:
 
 
 class Keyed(InProcess):
-    """A server that requires keys, in this process, with an operator's key of its own."""
+    """A server that requires keys, in this process, with an operator's key of its own.
+
+    It answers as many keys that do not work as a test shows it, if not told `most_failures`.
+    """
 
     def __init__(
-        self, data: Path, *, clock: Callable[[], float] = time.time, **options: Any
+        self,
+        data: Path,
+        *,
+        clock: Callable[[], float] = time.time,
+        most_failures: int = 1_000_000,
+        **options: Any,
     ) -> None:
         self.data = data
         self.operator_key = str(operator_of(data, lambda it: it.create_key(None))["key"])
         self._clients = ExitStack()
         super().__init__(data, clock=clock, **options)
+        self.app.failures.most = most_failures
 
     def __exit__(self, *exc: object) -> None:
         self._clients.close()

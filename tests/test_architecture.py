@@ -26,9 +26,12 @@ LAYERS: list[tuple[str, ...]] = [
     (
         "web.auth",
         "web.body",
+        "web.callers",
         "web.dialect",
         "web.http",
         "web.listing",
+        "web.origins",
+        "web.paths",
         "web.request_log",
         "web.fields",
         "web.description",

@@ -67,10 +67,12 @@ def assert_answers(
             answer = (
                 client.get(path, **asked) if body is None else client.post(path, json=body, **asked)
             )
+            # What was 401 then may be 429 now: an address is told of ten keys that do not work.
+            status = 401 if answer.status_code == 429 else answer.status_code
             if key in gone:
-                assert answer.status_code == 401, (key, path, answer.text)
+                assert status == 401, (key, path, answer.text)
                 continue
-            assert answer.status_code == expected["status"], (key, path, answer.text)
+            assert status == expected["status"], (key, path, answer.text)
             if answer.is_success:
                 assert shown(answer.json(), body) == shown(expected["says"], body), (key, path)
 

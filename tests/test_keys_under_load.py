@@ -16,6 +16,9 @@ from tenancy import bearer, cli_json, make_tenant, operator_of
 CLIENTS = 6
 MANY = 200
 
+# After some keys that do not work, an address is not even told so.
+REFUSED = {401, 429}
+
 # When a request began and ended, and how it was answered.
 Answered = tuple[float, float, int]
 
@@ -96,7 +99,7 @@ def test_none_is_accepted_that_began_after_it_returned(loaded, verb, how):
     before = [status for _, end, status in answered if end < began]
     after = [status for start, _, status in answered if start > returned]
     assert len(before) > 50 and set(before) <= {200}
-    assert len(after) > 50 and set(after) == {401}
+    assert len(after) > 50 and set(after) <= REFUSED
 
 
 @pytest.mark.parametrize("how", ["command", "api"])
@@ -119,5 +122,5 @@ def test_a_purged_tenant_is_refused_at_once(loaded):
         by_command(loaded, "tenants", "purge", "leaving", "--yes")
         returned = time.monotonic()
     after = [status for start, _, status in answered if start > returned]
-    assert len(after) > 50 and set(after) == {401}
-    assert {status for _, _, status in answered} <= {200, 401, 503}
+    assert len(after) > 50 and set(after) <= REFUSED
+    assert {status for _, _, status in answered} <= {200, 503} | REFUSED

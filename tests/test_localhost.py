@@ -85,6 +85,11 @@ def test_http_1_0_without_a_host(make_server, server):
         ("", 403),
         ("http://localhost:{port}.evil.example", 403),
         ("file://", 403),
+        ("HTTP://LOCALHOST:{port}", 200),
+        ("http://localhost:{port}, http://localhost:{port}", 403),
+        ("http://localhost:{port}\r\nOrigin: http://localhost:{port}", 403),
+        ("http://localhost:{port}\r\nOrigin: http://evil.example", 403),
+        ("http://evil.example\r\nOrigin: http://localhost:{port}", 403),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
@@ -110,7 +115,22 @@ def test_origin(server, ns, method, origin, status):
 
 @pytest.mark.parametrize(
     ("site", "status"),
-    [("cross-site", 403), ("same-origin", 200), ("same-site", 200), ("none", 200), (None, 200)],
+    [
+        (None, 200),
+        ("same-origin", 200),
+        ("Same-Origin", 200),
+        ("none", 200),
+        ("NONE", 200),
+        ("same-site", 403),
+        ("cross-site", 403),
+        ("Cross-Site", 403),
+        ("", 403),
+        ("whatever", 403),
+        ("none, cross-site", 403),
+        ("same-origin\r\nSec-Fetch-Site: same-origin", 403),
+        ("none\r\nSec-Fetch-Site: cross-site", 403),
+        ("cross-site\r\nsec-fetch-site: none", 403),
+    ],
 )
 def test_sec_fetch_site(server, ns, site, status):
     answer = exchange(

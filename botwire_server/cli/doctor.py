@@ -22,6 +22,8 @@ from botwire_server.embedding import NONE, embedder
 from botwire_server.errors import Refusal, Unusable
 from botwire_server.store.diagnosis import Finding, of_directory, of_machine
 from botwire_server.summarizer import summarizer
+from botwire_server.web.callers import Proxies
+from botwire_server.web.origins import Origins
 
 _ORIGINS = {
     ParameterSource.COMMANDLINE: "option",
@@ -77,9 +79,13 @@ def _setting(context: click.Context, config: Config, name: str) -> dict[str, Any
         "setting": name,
         "value": value
         if isinstance(value, bool | int | None)
-        else _IN_URL.sub("//(not shown)@", str(value)),
+        else _IN_URL.sub("//(not shown)@", _text(value)),
         "origin": f"{origin} {variable(name)}" if origin == "variable" else origin,
     }
+
+
+def _text(value: Any) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _of_settings(config: Config) -> Iterator[Finding]:
@@ -103,13 +109,16 @@ def _of_settings(config: Config) -> Iterator[Finding]:
     for what, tried in (
         ("tiers", lambda: tiers.load(config.tiers or config.data_dir / tiers.FILE)),
         ("summarizer", lambda: summarizer(config.summarizer, config.summarizer_key)),
+        ("allow_origin", lambda: Origins(config.allow_origin)),
+        ("trusted_proxy", lambda: Proxies(config.trusted_proxy)),
     ):
         try:
             tried()
         except Unusable as error:
             yield Finding("failure", what, "the server does not start with it", error.message)
         else:
-            yield Finding("ok", what, config.summarizer if what == "summarizer" else "readable")
+            says = "readable" if what == "tiers" else _text(getattr(config, what)) or "none"
+            yield Finding("ok", what, says)
     yield asyncio.run(_embedder(config))
 
 

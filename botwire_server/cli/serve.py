@@ -49,7 +49,9 @@ def _option(setting: Field[Any], hint: Any) -> dict[str, Any]:
         options["default"] = None
     if hint is bool:
         return options | {"is_flag": True}
-    if get_origin(hint) is Literal:
+    if get_origin(hint) is tuple:
+        options |= {"multiple": True, "callback": _words}
+    elif get_origin(hint) is Literal:
         options["type"] = click.Choice(get_args(hint))
     elif "least" in setting.metadata:
         options["type"] = click.IntRange(setting.metadata["least"], setting.metadata.get("most"))
@@ -57,8 +59,13 @@ def _option(setting: Field[Any], hint: Any) -> dict[str, Any]:
         options["type"] = click.Path(file_okay=False, path_type=Path, resolve_path=True)
     elif hint == Path | None:
         options["type"] = click.Path(exists=True, dir_okay=False, path_type=Path)
-    options["show_default"] = setting.metadata.get("shown", True)
+    options["show_default"] = setting.metadata.get("shown", True) or False
     return options
+
+
+def _words(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    """All words; spaces or commas are between them, as a variable holds several."""
+    return tuple(word for text in given for word in text.replace(",", " ").split())
 
 
 @click.command()

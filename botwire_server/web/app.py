@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -25,12 +24,12 @@ from botwire_server.config import Config
 from botwire_server.embedding import NONE, Measured, embedder
 from botwire_server.errors import (
     Internal,
-    Invalid,
     NotFound,
     QuotaExceeded,
     Refusal,
     Unavailable,
     Unusable,
+    WrongKey,
 )
 from botwire_server.heartbeat import Heartbeat
 from botwire_server.logs import describe
@@ -48,10 +47,12 @@ from botwire_server.store.pool import capacity
 from botwire_server.store.readiness import Prober, Readiness
 from botwire_server.store.registry import DEFAULT_TENANT
 from botwire_server.summarizer import summarizer
-from botwire_server.web import admin, botwire, docs, metrics, mnemora, ready
+from botwire_server.web import admin, botwire, docs, metrics, mnemora, origins, ready
 from botwire_server.web.auth import Door
+from botwire_server.web.callers import Failures, Proxies
 from botwire_server.web.dialect import Dialect
 from botwire_server.web.observatory import Observatory, listens_at
+from botwire_server.web.paths import normalize
 from botwire_server.web.request_log import RequestLog
 from botwire_server.web.spool import Spools
 
@@ -121,6 +122,9 @@ class App:
         )
         self.dialects: Sequence[Dialect] = [*documents, *apis]
         self._clock = clock
+        self._origins = origins.Origins(config.allow_origin)
+        self._proxies = Proxies(config.trusted_proxy)
+        self.failures = Failures(clock)
         self._request_log = request_log
         self.directory: DataDirectory
         self._door: Door
@@ -163,6 +167,9 @@ class App:
             scope["rejected"] = status
         response = self._refusal(path, error, request_id)
         response.raw_headers.append((b"x-request-id", request_id.encode()))
+        sent = [] if scope is None else scope["headers"]
+        origin = self._origins.asking(sent, dict(sent), is_open=self._door.is_open)
+        response.raw_headers += self._origins.readable(origin)
         return response
 
     def _refusal(self, path: str, error: Refusal, request_id: str) -> Response:
@@ -239,10 +246,19 @@ class App:
             embedder_name=self._embedder.name,
             connections=self.connections(),
             loop=self.loop,
+            failed_keys=self.failures.count,
         )
 
     async def _admit(self, scope: Scope, header: Mapping[bytes, bytes]) -> None:
-        """Let in who may come in, before any route is looked at: `tenant` or `operator`."""
+        """Let in who may come in; count who shows a key that does not work."""
+        try:
+            await self._identify(scope, header)
+        except WrongKey:
+            self.failures.add(self._proxies.caller(scope))
+            raise
+
+    async def _identify(self, scope: Scope, header: Mapping[bytes, bytes]) -> None:
+        """Find out who asks, before any route is looked at: `tenant` or `operator`."""
         path = scope["path"]
         dialect = self._dialect(path)
         if path in dialect.public:
@@ -269,6 +285,7 @@ class App:
         else:
             request_id = next(self._request_ids)
         current_request.set(request_id)
+        origin = self._origins.asking(scope["headers"], header, is_open=self._door.is_open)
         status = 0
 
         async def answer(message: Message) -> None:
@@ -276,19 +293,24 @@ class App:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((b"x-request-id", request_id.encode()))
+                message["headers"] += self._origins.readable(origin)
             await send(message)
 
         try:
             try:
-                _normalize(scope)
+                normalize(scope)
                 scope["max_body_bytes"] = self.config.max_body_bytes
                 scope["request_id"] = request_id
                 scope["started"] = started
                 scope["embedder"] = self._embedder
                 scope["spools"] = self._spools
                 scope["header"] = header
-                await self._admit(scope, header)
-                await self._router(scope, receive, answer)
+                if origin is not None and origins.is_preflight(scope, header):
+                    self._door.admit_anybody(scope["headers"], header)
+                    await origins.preflight()(scope, receive, answer)
+                else:
+                    await self._admit(scope, header)
+                    await self._router(scope, receive, answer)
             except Refusal as error:
                 scope["refused"] = error
                 await self._refusal(scope["path"], error, request_id)(scope, receive, answer)
@@ -345,7 +367,12 @@ class App:
             read_seconds=config.read_seconds,
         )
         try:
-            self._door = Door(directory, config)
+            self._door = Door(directory, config, pages=self._origins.local)
+            if self._origins.elsewhere and self._door.is_open():
+                log.warning(
+                    "--allow-origin %s: not answered before the first key is made",
+                    " ".join(self._origins.elsewhere),
+                )
             self.directory = directory
             self._prober = Prober(directory)
             housekeeping = Housekeeping(
@@ -387,23 +414,3 @@ class App:
 
 async def _no_route(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotFound("There is nothing at this path.")
-
-
-def _normalize(scope: Scope) -> None:
-    """Make `path` what the client meant, or raise `Invalid`.
-
-    Slashes that a base URL with a slash at its end has doubled are taken as one; those inside a
-    key stay. Bytes that are no UTF-8 would all read as U+FFFD and make two names one.
-    """
-    raw: bytes = scope["raw_path"]
-    if raw.startswith(b"//"):
-        scope["raw_path"] = raw = b"/" + raw.lstrip(b"/")
-        scope["path"] = "/" + scope["path"].lstrip("/")
-    if b"%" in raw:
-        try:
-            unquote_to_bytes(raw).decode()
-        except UnicodeDecodeError:
-            raise Invalid("The path is no valid UTF-8.", where=("path",)) from None
-        # The routes' patterns end in `$`, which a line break at the end of a name would pass.
-        if "\n" in scope["path"]:
-            raise Invalid("The path holds a control character.", where=("path",))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from botwire_server import tiers
 from botwire_server.config import Config
@@ -22,6 +22,7 @@ from botwire_server.errors import (
     Misdirected,
     Unauthorized,
     Unavailable,
+    WrongKey,
 )
 from botwire_server.store import keys
 from botwire_server.store.directory import DataDirectory
@@ -40,14 +41,18 @@ LOCAL_HOSTS = frozenset({b"localhost", b"127.0.0.1", b"[::1]"})
 class Door:
     """Turns the headers of a request into who is asking.
 
-    `header` holds the last of each of the raw `headers`, by name in lower case.
+    `pages` are origins that an open server answers beside its own. `header` holds the last of each
+    of the raw `headers`, by name in lower case.
     """
 
-    def __init__(self, directory: DataDirectory, config: Config) -> None:
+    def __init__(
+        self, directory: DataDirectory, config: Config, *, pages: Collection[bytes] = ()
+    ) -> None:
         self._directory = directory
         self._registry = directory.registry
         self._local = config.loopback
         self._always_keyed = config.always_keyed
+        self._pages = pages
         self.tiers = tiers.load(config.tiers or config.data_dir / tiers.FILE)
         self._limits = {name: _limits(tier, config) for name, tier in self.tiers.items()}
         # What a key gives, with the row that says so: another row is asked anew.
@@ -69,8 +74,8 @@ class Door:
             name = DEFAULT_TENANT if credential is None else sandbox(credential)
             keyed, row = self._registry.open_tenant(name)
             if keyed or self._always_keyed:
-                raise Unauthorized(_UNKNOWN)
-            protect(headers, header, local=self._local)
+                raise _unknown(credential)
+            self._protect(headers, header)
             if row is None:
                 row = await self._registry.ensure_tenant(name, tiers.UNLIMITED)
             grant = keys.UNLIMITED
@@ -84,7 +89,7 @@ class Door:
         credential = presented(headers, header)
         found = None if credential is None else self._registry.key(credential)
         if found is None:
-            raise Unauthorized(_UNKNOWN)
+            raise _unknown(credential)
         key, row = found
         if row is not None:
             raise Forbidden("A tenant's key cannot operate the server; use an operator's key.")
@@ -95,16 +100,22 @@ class Door:
         if self._always_keyed or self._registry.keys_required():
             self.admit_operator(headers, header)
         else:
-            protect(headers, header, local=self._local)
+            self._protect(headers, header)
 
     def admit_anybody(self, headers: RawHeaders, header: Headers) -> None:
         """For what needs no key; an open server still refuses foreign pages."""
+        if self.is_open():
+            self._protect(headers, header)
+
+    def is_open(self) -> bool:
+        """Whether no key is needed; also where that cannot be asked, which /health must tell."""
         try:
-            open_ = not self._always_keyed and not self._registry.keys_required()
-        except Unavailable:  # whoever asks must hear that this is so
-            open_ = True
-        if open_:
-            protect(headers, header, local=self._local)
+            return not self._always_keyed and not self._registry.keys_required()
+        except Unavailable:
+            return True
+
+    def _protect(self, headers: RawHeaders, header: Headers) -> None:
+        protect(headers, header, local=self._local, pages=self._pages)
 
     def _give(self, key: KeyRow, row: TenantRow) -> tuple[KeyRow, keys.Grant, Call]:
         if len(self._given) >= MOST_REMEMBERED:
@@ -130,6 +141,10 @@ _UNKNOWN = (
 _TWO_KEYS = "Two different API keys were sent; send one."
 
 
+def _unknown(credential: str | None) -> Unauthorized:
+    return Unauthorized(_UNKNOWN) if credential is None else WrongKey(_UNKNOWN)
+
+
 def presented(headers: RawHeaders, header: Headers) -> str | None:
     """The credential in the headers, None where there is none.
 
@@ -140,7 +155,7 @@ def presented(headers: RawHeaders, header: Headers) -> str | None:
     if len(header) != len(headers) and (
         _repeated(headers, header, b"authorization") or _repeated(headers, header, b"x-api-key")
     ):
-        raise Unauthorized(_TWO_KEYS)
+        raise WrongKey(_TWO_KEYS)
     if authorization is None:
         return None if api_key is None else _text(api_key)
     scheme, _, value = authorization.partition(b" ")
@@ -149,9 +164,9 @@ def presented(headers: RawHeaders, header: Headers) -> str | None:
     elif scheme.lower() == b"basic":
         credential = _basic(value.strip())
     else:
-        raise Unauthorized(_UNKNOWN)
+        raise WrongKey(_UNKNOWN)
     if api_key is not None and _text(api_key) != credential:
-        raise Unauthorized(_TWO_KEYS)
+        raise WrongKey(_TWO_KEYS)
     return credential
 
 
@@ -160,11 +175,14 @@ def sandbox(credential: str) -> str:
     return f"sandbox-{hashlib.sha256(credential.encode()).hexdigest()[:24]}"
 
 
-def protect(headers: RawHeaders, header: Headers, *, local: bool) -> None:
+def protect(
+    headers: RawHeaders, header: Headers, *, local: bool, pages: Collection[bytes] = ()
+) -> None:
     """Refuse what a web page of somebody else would send to an open server.
 
-    With `local`, the Host header must name this machine: another name that resolves here is how
-    a foreign page gets past the browser's own rules.
+    Its own pages and those of the origins `pages` pass. With `local`, the Host header must name
+    this machine: another name that resolves here is how a foreign page gets past the browser's own
+    rules.
     """
     sent = header.get(b"host")
     if local and sent is None:  # HTTP/1.0 needs none; what is well-formed was looked at before
@@ -174,10 +192,17 @@ def protect(headers: RawHeaders, header: Headers, *, local: bool) -> None:
         raise Misdirected(
             "This server answers to localhost, 127.0.0.1 and [::1] only, while it needs no key."
         )
-    origin = header.get(b"origin")
-    if origin is not None and origin.lower() != b"http://" + host:
+    origin = header.get(b"origin", b"").lower()
+    allowed = origin in pages
+    if b"origin" in header and (
+        _repeated(headers, header, b"origin") or not (allowed or origin == b"http://" + host)
+    ):
         raise ForeignOrigin("This server does not answer web pages of other origins.")
-    if header.get(b"sec-fetch-site") == b"cross-site":
+    site = header.get(b"sec-fetch-site")
+    if site is not None and (
+        _repeated(headers, header, b"sec-fetch-site")
+        or not (allowed or site.lower() in (b"same-origin", b"none"))
+    ):
         raise ForeignOrigin("This server does not answer requests from other sites.")
 
 
@@ -200,11 +225,11 @@ def _basic(value: bytes) -> str:
     try:
         user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
-        raise Unauthorized(_UNKNOWN) from None
+        raise WrongKey(_UNKNOWN) from None
     if not user.startswith(keys.PREFIX) and password:
         return password
     if password.startswith(keys.PREFIX) and password != user:
-        raise Unauthorized(_TWO_KEYS)
+        raise WrongKey(_TWO_KEYS)
     return user
 
 
@@ -212,7 +237,7 @@ def _text(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise Unauthorized(_UNKNOWN) from None
+        raise WrongKey(_UNKNOWN) from None
 
 
 def _without_port(host: bytes) -> bytes:

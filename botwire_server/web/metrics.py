@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 PATH = "/metrics"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STATUS_CLASSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx")
-QUOTAS = ("calls", "writes", "namespace_bytes", "storage", "vectors", "agents", "other")
+QUOTAS = (
+    "calls",
+    "writes",
+    "namespace_bytes",
+    "storage",
+    "vectors",
+    "agents",
+    "failed_keys",
+    "other",
+)
 # Tenants beyond the number that is told by name.
 OTHERS = ""
 
@@ -44,6 +53,7 @@ class Sources(NamedTuple):
     embedder_name: str
     connections: int
     loop: LoopCounters
+    failed_keys: int
 
 
 def dialect(
@@ -168,9 +178,12 @@ class _Collector:
         )
         yield _counter(
             "botwire_quota_refusals",
-            "Requests refused because a limit of the tenant is used up.",
+            "Requests refused because a limit of the tenant is used up, or of keys that fail.",
             ("limit",),
             {(kind,): sources.requests.refused.get(kind, 0) for kind in QUOTAS},
+        )
+        yield _total(
+            "botwire_failed_keys", "Requests with a key that does not work.", sources.failed_keys
         )
 
     def _loop(self) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ from botwire_server.errors import (
     Invalid,
     MethodNotAllowed,
     NotFound,
+    QuotaExceeded,
     Refusal,
     TooExpensive,
     TooLarge,
@@ -44,6 +45,7 @@ CODES: dict[type[Refusal], str] = {
     MethodNotAllowed: "METHOD_NOT_ALLOWED",
     TooLarge: "TOO_LARGE",
     TooExpensive: "TOO_EXPENSIVE",
+    QuotaExceeded: "RATE_LIMITED",
     Unavailable: "UNAVAILABLE",
     Internal: "INTERNAL",
 }

@@ -55,8 +55,8 @@ def measure(setup: Setup) -> Iterator[Figure]:
     yield Figure("bare Starlette handler", turns.median("bare").per_second, "requests/s")
     for name, key, least in (
         ("GET", "GET", 35),
-        ("PUT, one namespace", "PUT", 22),
-        ("PUT, 100 namespaces", "PUT over 100", 8),
+        ("PUT, one namespace", "PUT", 18),
+        ("PUT, 100 namespaces", "PUT over 100", 7),
     ):
         turn = turns.median(key)
         note = f"{turn.per_second:,.0f} requests/s, p50 {turn.p50_ms:.2f} ms"

@@ -54,6 +54,7 @@ class Slice:
     per_second: float
     p50_ms: float
     p99_ms: float
+    requests: int = 0
 
     @classmethod
     def of(cls, load: Load, seconds: int) -> Self:
@@ -69,7 +70,12 @@ class Slice:
         result = json.loads(output.partition("RESULT ")[2])
         if load.strict and result["errors"]:
             raise RuntimeError(f"{result['errors']} requests failed: {load}")
-        return cls(result["requests"] / result["seconds"], result["p50_ms"], result["p99_ms"])
+        return cls(
+            result["requests"] / result["seconds"],
+            result["p50_ms"],
+            result["p99_ms"],
+            result["requests"],
+        )
 
 
 class Turns:

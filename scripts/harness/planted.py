@@ -18,13 +18,13 @@ class Fault:
     instead: str
 
 
-def plant(fault: Fault, directory: Path) -> Path:
+def plant(fault: Fault, directory: Path, *, package: Path = CHECKOUT) -> Path:
     """Copy the package into `directory` with `fault` in it; returns what to put on the path.
 
     Exits where the code is not there: it has changed, and the fault must be written anew.
     """
     shutil.copytree(
-        CHECKOUT / "botwire_server",
+        package / "botwire_server",
         directory / "botwire_server",
         ignore=shutil.ignore_patterns("__pycache__"),
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 import botwire
 import httpx
 import pytest
+from clear import keys_in
 from serving import Running, Server
 
 # They have requirements and environments of their own; see scripts/test-frameworks.
@@ -120,3 +121,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No key lies about in clear in what the tests of all workers left."""
+    if hasattr(session.config, "workerinput"):  # whoever started the workers looks
+        return
+    base = session.config._tmp_path_factory.getbasetemp()
+    found = keys_in(base)
+    if found:
+        lines = "\n".join(found[:20])
+        print(f"\n{len(found)} keys lie about in clear below {base}:\n{lines}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

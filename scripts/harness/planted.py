@@ -21,7 +21,8 @@ class Fault:
 def plant(fault: Fault, directory: Path, *, package: Path = CHECKOUT) -> Path:
     """Copy the package into `directory` with `fault` in it; returns what to put on the path.
 
-    Exits where the code is not there: it has changed, and the fault must be written anew.
+    Raises `LookupError` where the code is not there: it has changed, and the fault must be written
+    anew.
     """
     shutil.copytree(
         package / "botwire_server",
@@ -31,6 +32,6 @@ def plant(fault: Fault, directory: Path, *, package: Path = CHECKOUT) -> Path:
     file = directory / "botwire_server" / fault.file
     source = file.read_text()
     if source.count(fault.code) != 1:
-        raise RuntimeError(f"the planted fault does not fit {fault.file} any more: write it anew")
+        raise LookupError(f"the planted fault does not fit {fault.file} any more: write it anew")
     file.write_text(source.replace(fault.code, fault.instead))
     return directory

@@ -216,6 +216,13 @@ async def _restore_tenant(
         while await backups.files_left(done["tenant_id"]):
             if not await finish_begun(data_dir):
                 await asyncio.sleep(POLL_SECONDS)
+            elif await backups.files_left(done["tenant_id"]):
+                click.echo(
+                    "It is restored, and not everything that it replaces could be removed yet; the "
+                    "lines above say why. That goes on with the next command, or with the server.",
+                    err=True,
+                )
+                break
         return done
 
 

@@ -16,7 +16,7 @@ import orjson
 
 from botwire_server import tiers
 from botwire_server.config import Config, variable
-from botwire_server.errors import Unusable
+from botwire_server.errors import Unavailable, Unusable
 from botwire_server.store import premises, purges, replacing, swap
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import require_driver
@@ -113,6 +113,11 @@ async def _finish_purge(data_dir: Path, registry: Registry, purge_id: str) -> di
             return receipt
         if not await finish_begun(data_dir):
             await asyncio.sleep(POLL_SECONDS)
+        elif await registry.query(purges.receipt_of, purge_id) is None:
+            raise Unavailable(
+                "The purge is begun, and not everything could be removed yet; the lines above say "
+                "why. It goes on with the next command, or with the server."
+            )
 
 
 async def finish_begun(data_dir: Path) -> bool:

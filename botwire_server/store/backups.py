@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from botwire_server.errors import NotFound
-from botwire_server.store import backup, backup_purge, purges, records, replacing, restore
+from botwire_server.store import backup, backup_purge, purges, records, replacing, restore, space
 from botwire_server.store.lock import Lock
 from botwire_server.store.places import Place
 from botwire_server.store.registry import Registry, new_id
@@ -87,6 +87,9 @@ class Backups:
             )
             theirs = source.tenant(name)
             assert theirs is not None
+            copies = source.copies(theirs.id, namespace)
+            needed = sum(copy.object.bytes for copy, _ in copies if copy.object is not None)
+            space.require(self._data_dir, needed, what="This restore")
             row = self._registry.tenant(name)
             tenant_id = secrets.token_hex(8) if row is None else row.id
             with adding(self._data_dir, tenant_id, self._registry.files):
@@ -171,6 +174,7 @@ def restore_everything(
     try:
         with staging(data_dir) as scratch:
             source = restore.source(place, scratch, generation=generation)
+            space.require(data_dir, source.generation.bytes, what="This restore")
             restored = restore.everything(source, data_dir, progress=progress)
     finally:
         lock.release()

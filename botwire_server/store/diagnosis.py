@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from botwire_server.errors import Unusable
 from botwire_server.logs import timestamp
-from botwire_server.store import driver, premises
+from botwire_server.store import driver, premises, swap
 from botwire_server.store.driver import SHARED_WAL, sqlite3
 from botwire_server.store.migrations import CONTROL, NAMESPACE, Schema
 from botwire_server.store.pool import capacity, raise_descriptor_limit
@@ -114,6 +114,7 @@ def of_directory(data_dir: Path) -> Iterator[Finding]:
     while not there.exists() and there != there.parent:
         there = there.parent
     yield from _rights(data_dir, there)
+    yield from _restores(data_dir)
     yield _file_system(there)
     yield from _room(there)
     yield _lock(data_dir)
@@ -144,6 +145,42 @@ def _rights(data_dir: Path, there: Path) -> Iterator[Finding]:
         yield Finding(level, "data directory", f"{data_dir}: {concern.says}", concern.remedy)
     if not found:
         yield Finding("ok", "data directory", str(data_dir))
+
+
+def _restores(data_dir: Path) -> Iterator[Finding]:
+    """What a restore has begun or left."""
+    place = data_dir / swap.PLACE
+    if swap.is_due(data_dir):
+        obstacle = swap.obstacle(data_dir)
+        if obstacle is None:
+            yield Finding(
+                "warning",
+                "restore",
+                f"one was decided and not finished: {place}",
+                "Start the server, or run any command: it is finished then. Remove nothing.",
+            )
+        else:
+            yield Finding(
+                "warning",
+                "restore",
+                f"one was decided and cannot be finished: {obstacle}",
+                "The next start puts back what was there before. To restore, unmount or move that, "
+                f"or {swap.ELSEWHERE}.",
+            )
+    elif place.exists():
+        yield Finding(
+            "warning",
+            "restore",
+            f"one was cut short before anything was replaced: {place}",
+            "The next start removes it. Restore again.",
+        )
+    for path in swap.replaced(data_dir):
+        yield Finding(
+            "warning",
+            "restore",
+            f"{path} holds what one has replaced, and could not be removed",
+            f"Remove it, as root if need be: rm -r {path} (lsattr shows what is immutable).",
+        )
 
 
 def _file_system(there: Path) -> Finding:

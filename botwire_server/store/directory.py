@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -24,7 +23,15 @@ from botwire_server.errors import (
     Unusable,
 )
 from botwire_server.metrics import StoreCounters
-from botwire_server.store import listings, premises, purges, replacing, room, swap
+from botwire_server.store import (
+    causes,
+    leftovers,
+    listings,
+    premises,
+    purges,
+    room,
+    swap,
+)
 from botwire_server.store.anchor import Anchor
 from botwire_server.store.deadlines import READ_SECONDS, Deadline, Readers
 from botwire_server.store.driver import (
@@ -36,9 +43,9 @@ from botwire_server.store.driver import (
 from botwire_server.store.keys import EVERYTHING
 from botwire_server.store.lock import Lock, locked
 from botwire_server.store.namespace import Namespace, Outlook, Totals
-from botwire_server.store.pool import DRAFT, Pool
-from botwire_server.store.purges import Tombstone
+from botwire_server.store.pool import Pool
 from botwire_server.store.registry import Registry, file_of, new_id
+from botwire_server.store.removals import Removals
 from botwire_server.store.room import Limits, Rooms
 from botwire_server.store.rows import NamespaceRow, TenantRow
 from botwire_server.store.staging import clear_abandoned
@@ -47,9 +54,6 @@ from botwire_server.store.views import Gate
 
 log = logging.getLogger(__name__)
 
-# How often a purge tries to cut the registry's WAL in a row; each try waits for readers to end.
-ERASE_ATTEMPTS = 20
-ERASE_PAUSE = 0.05
 RECOVERED_AT_ONCE = 16
 
 
@@ -61,6 +65,7 @@ class DataDirectory:
 
     nowhere: Namespace
     pool: Pool
+    _removals: Removals
 
     def __init__(
         self, path: Path, lock: Lock, registry: Registry, *, lasting: bool, readers: Readers
@@ -84,7 +89,8 @@ class DataDirectory:
         self._marked = True  # as one that was closed, so that a crash would not be seen
         self._creating: dict[tuple[str, str], asyncio.Task[NamespaceRow]] = {}
         self.gate = Gate()
-        self._purging: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        # Whether something that was begun before it was opened could not be finished.
+        self.unfinished = False
         # Drafts that the registry may have recorded although it said no.
         self._doubtful: list[NamespaceRow] = []
 
@@ -109,7 +115,10 @@ class DataDirectory:
             lock = await locked(path, patience)
             undo.callback(lock.release)
             try:
-                await asyncio.to_thread(swap.finish, path)
+                try:
+                    await asyncio.to_thread(swap.finish, path)
+                except swap.PutBack as error:  # what was there before is served
+                    log.critical("%s", error.message)
                 # Always full: files go once the registry says so, and must not be missed after.
                 registry = await Registry.open(path, durability="full", clock=clock)
                 undo.push_async_callback(registry.close)
@@ -135,13 +144,15 @@ class DataDirectory:
                     anchor=self.anchor,
                 )
                 undo.push_async_callback(self.pool.close_all)
+                self._removals = Removals(
+                    registry, self.pool, self.rooms, self.counters, forget=self._forget
+                )
                 await self._recover()
                 await self.ledger.load()
             except (sqlite3.Error, Unavailable, OSError) as error:
-                raise Unusable(
-                    f"{path} cannot be served: its disk is full or failing. Make room there, or "
-                    "look at the system's log; nothing was changed."
-                ) from error
+                cause = error.__cause__ if isinstance(error, Unavailable) else error
+                told = causes.told(f"{path} cannot be served", cause or error)
+                raise Unusable(f"{told} Nothing was changed.") from error
             undo.pop_all()
         return self
 
@@ -195,29 +206,15 @@ class DataDirectory:
 
     async def finish_purge(self, purge_id: str) -> dict[str, Any]:
         """Do what a purge has begun; safe to repeat, and to ask for twice at once."""
-        task = self._purging.get(purge_id)
-        if task is None:
-            task = asyncio.create_task(self._finish_purge(purge_id))
-            self._purging[purge_id] = task
-            task.add_done_callback(lambda _: self._purging.pop(purge_id, None))
-        return await asyncio.shield(task)
+        return await self._removals.finish_purge(purge_id)
 
     async def finish_purges(self) -> None:
         """Finish the purges that another process, or a run before this, has begun."""
-        for purge_id in await self.registry.query(purges.unfinished):
-            await self.finish_purge(purge_id)
+        await self._removals.finish_purges()
 
     async def finish_discards(self) -> None:
         """Remove the files that a restore has replaced."""
-        found = await self.registry.query(replacing.due)
-        for discarded in found:
-            if discarded.file:
-                await self.pool.remove(discarded.file)
-                self._changed.pop(discarded.file, None)
-            # What the tenant held, and what was just being counted, is not so any more.
-            self.rooms.forget(discarded.tenant_id)
-        if found:
-            await self.registry.change(replacing.done, [discarded.id for discarded in found])
+        await self._removals.finish_discards()
 
     async def totals(
         self,
@@ -256,6 +253,9 @@ class DataDirectory:
             except Refusal:
                 self._changed = changed | self._changed
                 raise
+
+    def _forget(self, file: str) -> None:
+        self._changed.pop(file, None)
 
     def _known(self, namespace: Namespace) -> Outlook:
         outlook = namespace.outlook
@@ -342,72 +342,26 @@ class DataDirectory:
             if self.registry.namespace_by_id(row.tenant_id, row.id) is None:
                 await self.pool.discard(row)
 
-    async def _finish_purge(self, purge_id: str) -> dict[str, Any]:
-        await self.finish_discards()
-        while tombstones := await self.registry.query(purges.due, purge_id):
-            for tombstone in tombstones:
-                await self._remove(tombstone)
-        await self.registry.change(purges.clear, purge_id)
-        await self._erase()
-        receipt = await self.registry.change(purges.finish, purge_id)
-        self.counters.purges += 1
-        self.rooms.forget(receipt["tenant_id"])
-        if receipt["scope"] == purges.TENANT:
-            self.rooms.drop(receipt["tenant_id"])
-            # Not empty if a draft is just being made there; the next start clears that.
-            with contextlib.suppress(OSError):
-                (self.path / "tenants" / receipt["tenant_id"]).rmdir()
-        return receipt
-
-    async def _erase(self) -> None:
-        """Cut the registry's WAL, in which the rows of what is purged still lie."""
-        for _ in range(ERASE_ATTEMPTS):
-            if await self.registry.erase():
-                return
-            await asyncio.sleep(ERASE_PAUSE)
-        raise Unavailable(
-            "The purge is begun and goes on by itself: another process is still reading the "
-            "registry."
-        )
-
-    async def _remove(self, tombstone: Tombstone) -> None:
-        row = tombstone.row
-        if tombstone.held is None:
-            held = await self._drained(row)
-            await self.registry.change(
-                purges.record_held, row.id, tombstone.known if held is None else held
-            )
-        await self.pool.remove(row.file)
-        self._changed.pop(row.file, None)
-        await self.registry.change(purges.record_removed, row.id)
-
-    async def _drained(self, row: NamespaceRow) -> Totals | None:
-        """What a buried namespace holds once its queue has run empty; None if it is damaged."""
-        try:
-            return await self.pool.retire(row)
-        except Refusal as error:
-            log.warning("namespace %s is purged uncounted: %s", row.id, error.message)
-            return None
-
     async def _recover(self) -> None:
         with contextlib.suppress(
             Unavailable
         ):  # a full disk can be read; who needs room tries again
             await self._unmark()
-        await self.finish_purges()
-        await self.finish_discards()
+        for begun in (self.finish_purges, self.finish_discards):
+            try:
+                await begun()
+            except Unavailable as error:
+                # What cannot be removed stops no start: it is tried again while this one runs.
+                log.error("what was begun before cannot be finished yet: %s", error.message)
+                self.unfinished = True
         clear_abandoned(self.path, self.registry.is_tenant, self.registry.files)
         known = self.registry.files()
-        for draft in self.path.glob(f"tenants/*/*.db{DRAFT}"):
-            file = str(draft.relative_to(self.path)).removesuffix(DRAFT)
-            if file not in known:  # nothing was ever acknowledged into it
-                draft.unlink()
-        # A WAL that is still there was not closed in peace: the registry may be a second behind.
-        unclean = [
-            str(wal.relative_to(self.path)).removesuffix("-wal")
-            for wal in self.path.glob("tenants/*/*.db-wal")
+        leftovers.drop_drafts(self.path, known)
+        files = [
+            *leftovers.unclean(self.path),
+            *await asyncio.to_thread(leftovers.lost, self.path, known),
         ]
-        rows = iter(self.registry.rows([*unclean, *await asyncio.to_thread(self._lost, known)]))
+        rows = iter(self.registry.rows(files))
 
         async def recover() -> None:
             for row in rows:
@@ -426,16 +380,3 @@ class DataDirectory:
         if not await self.registry.change(room.begin):
             self._looked_at = set()
         self._marked = False
-
-    def _lost(self, known: set[str]) -> list[str]:
-        """The files that are missing or empty: cheap to see, so it is said at the start."""
-        there = set()
-        for directory in self.path.glob("tenants/*"):
-            if directory.is_dir():
-                with os.scandir(directory) as files:
-                    there |= {
-                        f"tenants/{directory.name}/{file.name}"
-                        for file in files
-                        if file.name.endswith((".db", DRAFT)) and file.stat().st_size
-                    }
-        return sorted(file for file in known - there if file + DRAFT not in there)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from botwire_server.errors import Closed, Damaged
 from botwire_server.metrics import StoreCounters
+from botwire_server.store import causes
 from botwire_server.store.anchor import Anchor
 from botwire_server.store.driver import Clock, Durability, disk_refusal
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
@@ -187,7 +188,15 @@ class Pool:
         try:
             await asyncio.to_thread(_unlink, self._directory / file)
         except OSError as error:
+            path = error.filename or self._directory / file
+            log.error("%s", causes.told(f"{path} cannot be removed", error))
             raise disk_refusal(error) from error
+
+    def drop_directory(self, tenant_id: str) -> None:
+        """Remove the directory of a tenant that is gone."""
+        # Not empty if a draft is just being made there; the next start clears that.
+        with contextlib.suppress(OSError):
+            (self._directory / "tenants" / tenant_id).rmdir()
 
     async def close_all(self) -> None:
         """Commit what is queued, close every file."""

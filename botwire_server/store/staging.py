@@ -7,6 +7,7 @@ directory next can tell an import or a check that was cut short from one that is
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -15,6 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from botwire_server.errors import Unavailable
+from botwire_server.store import causes
+
+log = logging.getLogger(__name__)
 
 MARK = ".importing"
 
@@ -76,6 +80,9 @@ def clear_abandoned(
             descriptor = os.open(mark, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             continue  # it was just finished
+        except OSError as error:
+            log.warning("%s", causes.told(f"{mark} cannot be opened", error))
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Asked only now: until the lock was free the import could still become a tenant.
@@ -86,6 +93,8 @@ def clear_abandoned(
                 _clear(mark.parent)
         except BlockingIOError:
             pass  # it is under way
+        except OSError as error:  # no reason not to start; the next one tries again
+            log.warning("%s", causes.told(f"{mark.parent} cannot be cleared", error))
         finally:
             os.close(descriptor)
     for path in data_dir.glob(".*-*"):

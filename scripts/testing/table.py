@@ -145,6 +145,14 @@ CAMPAIGNS = (
         no_deadline="--rounds 1 --parts 1",
         crowd_looked_through="--rounds 1 --parts 1",
     ),
+    *campaign(
+        "bad keys",
+        "scripts/bad-keys",
+        first_forwarded="",
+        address_first="",
+        never="",
+        proxy_counted="",
+    ),
     check("linearizable", "scripts/linearizable --histories 3"),
     *campaign(
         "fuzz",

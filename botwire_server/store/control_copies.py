@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from botwire_server.store import spent
 from botwire_server.store.archive import Built
 from botwire_server.store.copying import opened
 from botwire_server.store.driver import Connection
@@ -55,6 +56,8 @@ def clean(file: Path, *, tenants: Collection[str], gone: Collection[str]) -> Non
                 removed_at = coalesce(removed_at, ?)""",
             (connection.now,),
         )
+        spent.forget(connection)  # or a copy would tell for good which names were purged
+        connection.execute("DELETE FROM facts WHERE name = 'settled'")
         for table in ("discarded", "chores"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608
         connection.execute("COMMIT")

@@ -30,6 +30,7 @@ from botwire_server.store import (
     premises,
     purges,
     room,
+    spent,
     swap,
 )
 from botwire_server.store.anchor import Anchor
@@ -139,6 +140,7 @@ class DataDirectory:
                     clock=clock,
                     most_open=most_open,
                     noted=registry.noted_revision,
+                    written=registry.written,
                     on_change=self._on_change,
                     counters=self.counters,
                     anchor=self.anchor,
@@ -181,15 +183,18 @@ class DataDirectory:
         """A namespace of this tenant, if it exists."""
         return self.registry.namespace(tenant.id, name)
 
-    async def create(self, tenant: TenantRow, name: str, *, most: int) -> NamespaceRow:
+    async def create(
+        self, tenant: TenantRow, name: str, *, most: int, counted: bool = False
+    ) -> NamespaceRow:
         """A namespace of this tenant, made where it does not exist.
 
-        `most` is how many the tenant may have; 0 is no limit. Raises `QuotaExceeded`.
+        `most` is how many the tenant may have; 0 is no limit. Raises `QuotaExceeded`. Where its
+        writes are `counted`, those of its name are waited for while it is being purged.
         """
         key = (tenant.id, name)
         task = self._creating.get(key)
         if task is None:
-            task = asyncio.create_task(self._create(tenant, name, most))
+            task = asyncio.create_task(self._create(tenant, name, most, counted))
             self._creating[key] = task
             task.add_done_callback(lambda _: self._creating.pop(key, None))
         return await asyncio.shield(task)
@@ -308,8 +313,10 @@ class DataDirectory:
             with contextlib.suppress(Damaged, Closed):
                 self._changed[row.file] = row, await self.pool.open(row)
 
-    async def _create(self, tenant: TenantRow, name: str, most: int) -> NamespaceRow:
+    async def _create(self, tenant: TenantRow, name: str, most: int, counted: bool) -> NamespaceRow:
         await self._clear_doubts()
+        if counted and (purge_id := await self.registry.query(spent.pending, tenant.id, name)):
+            await self.finish_purge(purge_id)
         self.anchor.require()  # or the draft would go into another directory
         id = new_id()
         row = NamespaceRow(id, tenant.id, name, file_of(tenant.id, name, id))
@@ -317,10 +324,10 @@ class DataDirectory:
         try:
             # Known to the registry from here on; the draft gets its name when it is opened.
             recorded = await self.registry.add_namespace(
-                tenant.id, name, id=id, file=row.file, most=most
+                tenant.id, name, id=id, file=row.file, most=most, counted=counted
             )
         except Refusal as error:
-            if isinstance(error, Unavailable) and not isinstance(error, StorageFull):
+            if isinstance(error, Unavailable) and not isinstance(error, StorageFull | Closed):
                 self._doubtful.append(row)
             else:
                 await self.pool.discard(row)

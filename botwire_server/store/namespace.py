@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import Closed, Damaged, QuotaExceeded
 from botwire_server.store.database import CLOSED, Database
 from botwire_server.store.deadlines import Deadline
-from botwire_server.store.driver import Clock, Connection, Durability
+from botwire_server.store.driver import Clock, Connection, Durability, sqlite3
 from botwire_server.store.migrations import NAMESPACE
 from botwire_server.store.room import Limits as Limits
 from botwire_server.store.room import Promises
@@ -66,6 +66,8 @@ class Namespace(Database):
     sweep_at: float | None = None
     # Told, on the loop, the totals before when they or the outlook may have moved.
     on_change: Callable[[Totals], None] | None = None
+    # The day and its writes, once it was closed.
+    written = (0, 0)
     # What the transaction under way was promised.
     promises: Promises
     _keeps = True
@@ -87,13 +89,16 @@ class Namespace(Database):
         """See `count`."""
         return count(connection)
 
-    async def identify(self, id: str, *, revision: int) -> None:
+    async def identify(
+        self, id: str, *, revision: int, written: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    ) -> None:
         """Tell the units of work which namespace this is: ids of memories carry it.
 
+        A new one goes on from the writes of a day that its name had before, as `written` says.
         Raises `Damaged` if the file is another's, or behind the `revision` that it had.
         """
         if await self.read(_owner) is None:
-            await self.transact(_claim, id)
+            await self.transact(_claim, id, *written())
         if await self.read(_owner) != id:
             raise Damaged(
                 "This namespace's file is another namespace's; it was left as it is, and the "
@@ -140,6 +145,9 @@ class Namespace(Database):
         for view in self._views:
             view.cut()
         await asyncio.gather(*(view.close() for view in self._views))
+        await self._idle.wait()
+        with suppress(sqlite3.Error):
+            self.written = self._connection.execute("SELECT day, writes FROM totals").fetchone()
         await super()._close()
 
     async def write(
@@ -248,8 +256,12 @@ def _owner(connection: Connection) -> str | None:
     return None if owner is None else str(owner)
 
 
-def _claim(connection: Connection, id: str) -> None:
-    connection.execute("UPDATE totals SET owner = ? WHERE owner IS NULL", (id,))
+def _claim(connection: Connection, id: str, day: int, writes: int) -> None:
+    connection.execute(
+        """UPDATE totals SET owner = ?1, writes = iif(?2 > day, ?3, writes), day = max(day, ?2)
+        WHERE owner IS NULL""",
+        (id, day, writes),
+    )
 
 
 def _marked(connection: Connection, unit: Callable[[], T]) -> T:
@@ -270,13 +282,18 @@ def _count_write(connection: Connection, limits: Limits) -> None:
         (day_of(now),),
     ).fetchone()
     if limits.daily_writes and writes > limits.daily_writes:
-        raise QuotaExceeded(
-            f"This namespace has had its {limits.daily_writes} writes of the day (UTC); reading "
-            "and deleting go on, writing again after midnight UTC.",
-            limit=limits.daily_writes,
-            resets_at=midnight_after(now),
-            kind="writes",
-        )
+        raise no_more_writes(limits, now)
+
+
+def no_more_writes(limits: Limits, now: float) -> QuotaExceeded:
+    """The refusal of a namespace that has had its writes of the day."""
+    return QuotaExceeded(
+        f"This namespace has had its {limits.daily_writes} writes of the day (UTC); reading "
+        "and deleting go on, writing again after midnight UTC.",
+        limit=limits.daily_writes,
+        resets_at=midnight_after(now),
+        kind="writes",
+    )
 
 
 class _Held(NamedTuple):

@@ -26,6 +26,7 @@ from botwire_server.store.driver import Clock, Durability, disk_refusal
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
 from botwire_server.store.rows import NamespaceRow
+from botwire_server.store.spent import Spent
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class Pool:
         clock: Clock,
         most_open: int,
         noted: Callable[[NamespaceRow], int],
+        written: Callable[[str, str], Spent],
         on_change: Callable[[NamespaceRow, Namespace, Totals], None],
         counters: StoreCounters,
         anchor: Anchor,
@@ -75,6 +77,7 @@ class Pool:
         self._clock = clock
         self._most_open = most_open
         self._noted = noted
+        self._written = written
         self._on_change = on_change
         self._counters = counters
         self._anchor = anchor  # the registry's
@@ -172,10 +175,14 @@ class Pool:
 
     async def retire(self, row: NamespaceRow) -> Totals:
         """Finish what is queued, then close a namespace for good; what it holds."""
+        return (await self.retired(row)).totals
+
+    async def retired(self, row: NamespaceRow) -> Namespace:
+        """`retire` a namespace; it as it was closed."""
         namespace = await self.open(row)
         self._removed.add(row.file)
         await self.close(row.file)
-        return namespace.totals
+        return namespace
 
     async def remove(self, file: str) -> None:
         """Close a namespace and unlink its files; safe to repeat.
@@ -236,7 +243,9 @@ class Pool:
                 raise disk_refusal(error) from error
         namespace = await Namespace.open(path, durability=self._durability, clock=self._clock)
         try:
-            await namespace.identify(row.id, revision=revision)
+            await namespace.identify(
+                row.id, revision=revision, written=lambda: self._written(row.tenant_id, row.name)
+            )
         except BaseException:
             await namespace.close()
             raise

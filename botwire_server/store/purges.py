@@ -17,12 +17,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from botwire_server.logs import timestamp
+from botwire_server.store import spent
 from botwire_server.store.driver import Connection
 from botwire_server.store.names import first_behind
 from botwire_server.store.namespace import Totals
 from botwire_server.store.rows import NamespaceRow
+from botwire_server.store.spent import Spent
 
 NAMESPACE, PREFIX, TENANT = "namespace", "prefix", "tenant"
+
+NOTHING = Spent()
 
 _HELD = ", ".join(Totals._fields)
 
@@ -114,10 +118,19 @@ def progress(connection: Connection, purge_id: str) -> tuple[int, int]:
     return row[0], row[1]
 
 
-def record_held(connection: Connection, namespace_id: str, held: Totals) -> None:
-    """Write down what a namespace held, before its file goes."""
+def record_held(
+    connection: Connection, namespace_id: str, held: Totals, written: Spent = NOTHING
+) -> None:
+    """Write down what a namespace held, and what was written today, before its file goes."""
+    row = connection.execute(
+        "SELECT mark FROM tombstones WHERE namespace_id = ? AND held IS NULL", (namespace_id,)
+    ).fetchone()
+    if row is None:
+        return
+    if row[0] is not None:
+        spent.record(connection, row[0], written)
     connection.execute(
-        "UPDATE tombstones SET held = ? WHERE namespace_id = ? AND held IS NULL",
+        "UPDATE tombstones SET held = ?, mark = NULL WHERE namespace_id = ?",
         (json.dumps(held), namespace_id),
     )
 
@@ -218,9 +231,10 @@ def _bury(
         (purge_id, tenant_id, scope, actor, connection.now),
     )
     which = f"tenant_id = ? AND {wanted}"
+    connection.create_function("mark", 1, spent.marker(connection, tenant_id))
     buried = connection.execute(
-        f"""INSERT INTO tombstones (namespace_id, purge_id, file, known)
-        SELECT id, ?, file, json_array({_HELD}) FROM namespaces WHERE {which}""",  # noqa: S608
+        f"""INSERT INTO tombstones (namespace_id, purge_id, file, known, mark)
+        SELECT id, ?, file, json_array({_HELD}), mark(name) FROM namespaces WHERE {which}""",  # noqa: S608
         (purge_id, tenant_id, *parameters),
     ).rowcount
     if not buried and scope != TENANT:

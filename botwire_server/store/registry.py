@@ -20,8 +20,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from botwire_server.errors import Damaged, QuotaExceeded, Unauthorized, Unavailable, Unusable
-from botwire_server.store import driver, keys, swap
+from botwire_server.errors import (
+    Closed,
+    Damaged,
+    QuotaExceeded,
+    Unauthorized,
+    Unavailable,
+    Unusable,
+)
+from botwire_server.store import driver, keys, spent, swap
 from botwire_server.store.database import Database
 from botwire_server.store.deadlines import Deadline
 from botwire_server.store.driver import Clock, Connection, Durability
@@ -29,6 +36,7 @@ from botwire_server.store.migrations import CONTROL, template, write_new
 from botwire_server.store.names import slug
 from botwire_server.store.namespace import Outlook, Totals
 from botwire_server.store.rows import KeyRow, NamespaceRow, TenantRow
+from botwire_server.store.spent import Spent
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +175,13 @@ class Registry:
         )
         return [NamespaceRow(*row) for row in rows]
 
+    def written(self, tenant_id: str, name: str) -> Spent:
+        """The writes of the day that a name had before it was purged."""
+        try:
+            return spent.of(self._lookups, tenant_id, name)
+        except driver.sqlite3.Error as error:
+            raise _failed(error) from error
+
     def any_waiting(self, model: str) -> bool:
         """Whether some namespace holds memories without vectors of this model."""
         # Each of the three is one step in an index; `IS NOT ?` would look at all of them.
@@ -206,13 +221,14 @@ class Registry:
         return row if row is not None else await self.change(_ensure_tenant, name, tier)
 
     async def add_namespace(
-        self, tenant_id: str, name: str, *, id: str, file: str, most: int = 0
+        self, tenant_id: str, name: str, *, id: str, file: str, most: int = 0, counted: bool = False
     ) -> NamespaceRow:
         """Record a namespace whose file is prepared; the one that is there if there is one.
 
-        `most` is how many the tenant may have. Raises `Unauthorized` if the tenant is gone.
+        `most` is how many the tenant may have. Raises `Unauthorized` if the tenant is gone, and
+        where its writes are `counted`, `Closed` while those of its name are not.
         """
-        return await self.change(_add_namespace, tenant_id, name, id, file, most)
+        return await self.change(_add_namespace, tenant_id, name, id, file, most, counted)
 
     async def note(self, totals: Iterable[tuple[NamespaceRow, Totals, Outlook]]) -> None:
         """Record what namespaces hold, and their outlook."""
@@ -387,7 +403,13 @@ def _ensure_tenant(connection: Connection, name: str, tier: str) -> TenantRow:
 
 
 def _add_namespace(
-    connection: Connection, tenant_id: str, name: str, id: str, file: str, most: int
+    connection: Connection,
+    tenant_id: str,
+    name: str,
+    id: str,
+    file: str,
+    most: int,
+    counted: bool,
 ) -> NamespaceRow:
     if (
         connection.execute(
@@ -396,6 +418,8 @@ def _add_namespace(
         is None
     ):
         raise Unauthorized("This tenant is gone, and its keys with it.")
+    if counted and spent.pending(connection, tenant_id, name) is not None:
+        raise Closed("A namespace of this name is just being removed.")
     connection.execute(
         "INSERT INTO namespaces (id, tenant_id, name, file, created_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (tenant_id, name) DO NOTHING",

@@ -15,12 +15,13 @@ from typing import Any
 from botwire_server.errors import Refusal, Unavailable
 from botwire_server.metrics import StoreCounters
 from botwire_server.store import purges, replacing
-from botwire_server.store.namespace import Totals
+from botwire_server.store.namespace import Namespace
 from botwire_server.store.pool import Pool
 from botwire_server.store.purges import Tombstone
 from botwire_server.store.registry import Registry
 from botwire_server.store.room import Rooms
 from botwire_server.store.rows import NamespaceRow
+from botwire_server.store.spent import Spent
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Removals:
         removed: list[int] = []
         failed: list[Unavailable] = []
         for discarded in await self._registry.query(replacing.due):
+            # What the tenant held, and what was just being counted, is not so any more.
+            self._rooms.forget(discarded.tenant_id)
             try:
                 if discarded.file:
                     await self._pool.remove(discarded.file)
@@ -80,8 +83,6 @@ class Removals:
             except Unavailable as error:
                 failed.append(error)
                 continue
-            # What the tenant held, and what was just being counted, is not so any more.
-            self._rooms.forget(discarded.tenant_id)
             removed.append(discarded.id)
         if removed:
             await self._registry.change(replacing.done, removed)
@@ -128,18 +129,21 @@ class Removals:
     async def _remove(self, tombstone: Tombstone) -> None:
         row = tombstone.row
         if tombstone.held is None:
-            held = await self._drained(row)
-            await self._registry.change(
-                purges.record_held, row.id, tombstone.known if held is None else held
-            )
+            drained = await self._drained(row)
+            if drained is None:
+                await self._registry.change(purges.record_held, row.id, tombstone.known)
+            else:
+                await self._registry.change(
+                    purges.record_held, row.id, drained.totals, Spent(*drained.written)
+                )
         await self._pool.remove(row.file)
         self._forget(row.file)
         await self._registry.change(purges.record_removed, row.id)
 
-    async def _drained(self, row: NamespaceRow) -> Totals | None:
-        """What a buried namespace holds once its queue has run empty; None if it is damaged."""
+    async def _drained(self, row: NamespaceRow) -> Namespace | None:
+        """A buried namespace once its queue has run empty; None if it is damaged."""
         try:
-            return await self._pool.retire(row)
+            return await self._pool.retired(row)
         except Refusal as error:
             log.warning("namespace %s is purged uncounted: %s", row.id, error.message)
             return None

@@ -18,7 +18,7 @@ from botwire_server.store.deadlines import Deadline
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
 from botwire_server.store.keys import Grant
-from botwire_server.store.namespace import Namespace, Totals
+from botwire_server.store.namespace import Namespace, Totals, no_more_writes
 from botwire_server.store.room import Limits
 from botwire_server.store.rows import TenantRow
 from botwire_server.store.usage import Call
@@ -274,13 +274,24 @@ class NamespaceRef:
     ) -> Namespace:
         row = self._directory.find(self._tenant_row, self._name)
         if row is None:
+            self._require_writes()
             if limits.room is not None or limits.namespace_bytes or kwargs.get("condition"):
                 # What is refused must not leave an empty namespace: it is tried where nothing is.
                 await self._directory.nowhere.write(unit, limits, *args, **kwargs)
             row = await self._directory.create(
-                self._tenant_row, self._name, most=self._limits.agents
+                self._tenant_row,
+                self._name,
+                most=self._limits.agents,
+                counted=bool(self._limits.daily_writes),
             )
         return self._directory.pool.get(row) or await self._directory.pool.open(row)
+
+    def _require_writes(self) -> None:
+        """Raise `QuotaExceeded` where the name had its writes of the day before it was purged."""
+        registry = self._directory.registry
+        most = self._limits.daily_writes
+        if most and registry.written(self._tenant_row.id, self._name).writes >= most:
+            raise no_more_writes(self._limits, registry.now)
 
     async def _within(self) -> Limits:
         """The limits, with the room that is left."""

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 from botwire_server.errors import QuotaExceeded, Refusal
+from botwire_server.store import spent
 from botwire_server.store.driver import Connection
 from botwire_server.store.namespace import day_of, midnight_after
 from botwire_server.store.registry import Registry
@@ -191,6 +192,7 @@ def _flush(
         "UPDATE keys SET last_used_at = ? WHERE id = ?", [(at, id) for id, at in used.items()]
     )
     if slow:
+        spent.forget_earlier(connection)
         today = day_of(connection.now)
         connection.execute(
             """INSERT INTO holdings (day, tenant_id, namespaces, vectors, bytes)

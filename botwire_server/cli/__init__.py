@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 from typing import NoReturn
@@ -22,6 +23,7 @@ from botwire_server.cli import (
     tenants,
     vectors,
 )
+from botwire_server.cli.terminal import say
 from botwire_server.config import refuse_unknown_variables
 from botwire_server.errors import Refusal, Unusable
 
@@ -69,7 +71,9 @@ def main() -> None:
             refuse_unknown_variables(os.environ, variables(cli))
         cli(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)  # it may quote an argument
+        say(shown.getvalue(), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
@@ -82,5 +86,5 @@ def main() -> None:
 
 
 def _fail(sentence: str) -> NoReturn:
-    click.echo(f"botwire-server: {sentence}", err=True)
+    say(f"botwire-server: {sentence}", err=True)
     sys.exit(1)

@@ -24,6 +24,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
+from botwire_server.cli.terminal import printable, say
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.store import premises, swap
 from botwire_server.store import restore as reading
@@ -76,11 +77,10 @@ def backup(
     _show(done, as_json)
     for each in done["damaged"]:
         kept = "its last good copy is kept" if each["kept"] else "there is no copy of it"
-        click.echo(f"{each['tenant']}/{each['namespace']}: {each['problem']} {kept}.", err=True)
+        name = printable(f"{each['tenant']}/{each['namespace']}")
+        say(f"{name}: {each['problem']} {kept}.", err=True)
     for id in done["unreadable"]:
-        click.echo(
-            f"The manifest of generation {id} is damaged; nothing old was removed.", err=True
-        )
+        say(f"The manifest of generation {id} is damaged; nothing old was removed.", err=True)
     if done["damaged"] or done["unreadable"]:
         raise Unavailable(
             "The backup is made, but not everything is sound; the lines above say what."
@@ -139,7 +139,8 @@ def restore(
         what = (
             f"is as of {each['restored_from']}" if each["restored_from"] else "is not in the backup"
         )
-        click.echo(f"{each['tenant']}/{each['namespace']} {what}: {each['problem']}", err=True)
+        name = printable(f"{each['tenant']}/{each['namespace']}")
+        say(f"{name} {what}: {each['problem']}", err=True)
 
 
 @click.command("backups")
@@ -170,7 +171,7 @@ async def purge_from(
                     if error.message != LOCKED:
                         raise
                 if not waiting:
-                    click.echo(f"Waiting for another command on {place.shown} ...", err=True)
+                    say(f"Waiting for another command on {place.shown} ...", err=True)
                 waiting = True
                 await asyncio.sleep(1)
         return done
@@ -217,7 +218,7 @@ async def _restore_tenant(
             if not await finish_begun(data_dir):
                 await asyncio.sleep(POLL_SECONDS)
             elif await backups.files_left(done["tenant_id"]):
-                click.echo(
+                say(
                     "It is restored, and not everything that it replaces could be removed yet; the "
                     "lines above say why. That goes on with the next command, or with the server.",
                     err=True,

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from botwire_server.cli.common import Progress, common, show_json
+from botwire_server.cli.terminal import printable, say
 from botwire_server.store.driver import require_driver
 from botwire_server.store.survey import survey
 
@@ -44,7 +45,7 @@ def check(tenant: str | None, data_dir: Path, tiers_file: Path | None, as_json: 
         show_json({"ok": ok, "namespaces": checked, "findings": found})
     else:
         _show(found)
-        click.echo(
+        say(
             f"{checked} namespaces checked: "
             + (", ".join(f"{counts[level]} {level}" for level in counts) or "all whole")
             + "."
@@ -56,6 +57,6 @@ def check(tenant: str | None, data_dir: Path, tiers_file: Path | None, as_json: 
 def _show(found: list[dict[str, Any]]) -> None:
     for each in found:
         where = " / ".join(
-            str(part) for part in (each["tenant"], each["namespace"], each["file"]) if part
+            printable(part) for part in (each["tenant"], each["namespace"], each["file"]) if part
         )
-        click.echo(f"{each['level']}: {where}\n  {each['problem']}\n  {each['remedy']}")
+        say(f"{each['level']}: {where}\n  {each['problem']}\n  {each['remedy']}")

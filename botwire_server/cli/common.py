@@ -15,6 +15,7 @@ import click
 import orjson
 
 from botwire_server import tiers
+from botwire_server.cli.terminal import draw, printable, printable_json, say
 from botwire_server.config import Config, variable
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.store import premises, purges, replacing, swap
@@ -144,12 +145,12 @@ class Progress:
         if self._shown and total:
             filled = 30 * done // total
             bar = "#" * filled + "-" * (30 - filled)
-            click.echo(f"\r{self._label} [{bar}] {done}/{total}", nl=False, err=True)
+            draw(f"{self._label} [{bar}] {done}/{total}")
 
     def close(self) -> None:
         """Go to the next line."""
         if self._shown:
-            click.echo("", err=True)
+            say("", err=True)
 
 
 def confirm(question: str, *, yes: bool, otherwise: str = "Nothing was removed") -> None:
@@ -157,9 +158,9 @@ def confirm(question: str, *, yes: bool, otherwise: str = "Nothing was removed")
     if yes:
         return
     try:
-        agreed = click.confirm(question, err=True)
+        agreed = click.confirm(printable(question), err=True)
     except click.Abort:  # nobody is there to ask
-        click.echo("", err=True)
+        say("", err=True)
         agreed = False
     if not agreed:
         raise Unusable(f"{otherwise}: answer y, or give --yes.")
@@ -167,7 +168,7 @@ def confirm(question: str, *, yes: bool, otherwise: str = "Nothing was removed")
 
 def show_json(value: Any) -> None:
     """Print JSON, indented."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    click.echo(printable_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
 def show_record(record: Mapping[str, Any]) -> None:
@@ -175,25 +176,25 @@ def show_record(record: Mapping[str, Any]) -> None:
     width = max(map(len, record))
     for name, value in record.items():
         if not isinstance(value, list | dict):
-            click.echo(f"{name:<{width}}  {_cell(value)}")
+            say(f"{name:<{width}}  {_cell(value)}")
 
 
 def show_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
     """Print things as a table with these columns, or the sentence `empty`."""
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     if not cells:
-        click.echo(empty)
+        say(empty)
         return
     table = [[column.replace("_", " ") for column in columns], *cells]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+        say("  ".join(padded).rstrip())
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value)
+        return printable(",".join(map(str, value)))
+    return printable(value)

@@ -13,6 +13,7 @@ import orjson
 
 from botwire_server.cli.carrying_out import carry_out
 from botwire_server.cli.common import common, opened, show_json, show_table
+from botwire_server.cli.terminal import say
 from botwire_server.errors import Unavailable
 from botwire_server.store import chores
 from botwire_server.store.chores import Chore, State
@@ -38,7 +39,7 @@ def compact(tenant: str | None, data_dir: Path, tiers_file: Path | None, as_json
     else:
         show_table(found, COLUMNS, empty="There is no namespace.")
         if found:
-            click.echo(f"{before} bytes before, {after} after.")
+            say(f"{before} bytes before, {after} after.")
     if any(each["outcome"] != "done" for each in found):
         raise Unavailable("Some namespaces were not compacted; the outcome says why.")
 

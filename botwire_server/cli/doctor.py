@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from botwire_server import __version__, tiers
 from botwire_server.cli.common import show_json, show_table
 from botwire_server.cli.serve import settings
+from botwire_server.cli.terminal import say
 from botwire_server.config import PREFIX, Config, variable
 from botwire_server.embedding import NONE, embedder
 from botwire_server.errors import Refusal, Unusable
@@ -59,10 +60,10 @@ def doctor(context: click.Context, /, as_json: bool, **options: Any) -> None:
         show_json({"ok": ok, "findings": [each._asdict() for each in findings], "settings": shown})
     else:
         for each in findings:
-            click.echo(f"{each.level:<8} {each.what:<15} {each.says}")
+            say(f"{each.level:<8} {each.what:<15} {each.says}")
             if each.remedy is not None:
-                click.echo(f"{'':<25}{each.remedy}")
-        click.echo("")
+                say(f"{'':<25}{each.remedy}")
+        say("")
         show_table(shown, ("setting", "value", "origin"), empty="")
     if not ok:
         sys.exit(1)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from botwire_server.cli.common import common, operate, show_json, show_record, show_table
+from botwire_server.cli.terminal import say
 from botwire_server.store import keys as store_keys
 
 COLUMNS = (
@@ -104,7 +105,7 @@ def revoke(id: str, data_dir: Path, tiers_file: Path | None, as_json: bool) -> N
     if as_json:
         show_json(found)
     else:
-        click.echo(f"Key {id} works no longer.")
+        say(f"Key {id} works no longer.")
 
 
 def _show_made(made: dict[str, Any], *, as_json: bool) -> None:
@@ -112,5 +113,5 @@ def _show_made(made: dict[str, Any], *, as_json: bool) -> None:
         show_json(made)
         return
     show_record({name: value for name, value in made.items() if value is not None})
-    click.echo("\nKeep the key now: it is not shown again. Clients send it like this:")
-    click.echo(f"  export BOTWIRE_URL=http://{made['key']}@127.0.0.1:8000")
+    say("\nKeep the key now: it is not shown again. Clients send it like this:")
+    say(f"  export BOTWIRE_URL=http://{made['key']}@127.0.0.1:8000")

@@ -19,6 +19,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
+from botwire_server.cli.terminal import say
 from botwire_server.errors import Invalid, NotFound, Unavailable
 from botwire_server.store import accepting, chores
 from botwire_server.store.chores import Chore
@@ -112,7 +113,7 @@ def accept(
     if as_json:
         show_json({"tenant": tenant, "namespace": name, "outcome": outcome})
     else:
-        click.echo(f"{outcome}.".capitalize())
+        say(f"{outcome}.".capitalize())
 
 
 async def _accept(data_dir: Path, tiers_file: Path | None, tenant: str, name: str) -> str:

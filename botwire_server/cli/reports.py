@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from botwire_server.cli.common import common, operate, show_json, show_table
+from botwire_server.cli.terminal import say
 
 
 @click.command()
@@ -31,13 +32,13 @@ def usage(tenant: str | None, data_dir: Path, tiers_file: Path | None, as_json: 
         empty="There is no tenant yet.",
     )
     if tenant is not None:
-        click.echo()
+        say()
         show_table(
             found[0]["keys"],
             ("id", "label", "api_calls_today", "api_calls_month"),
             empty="No key.",
         )
-        click.echo()
+        say()
         show_table(
             found[0]["days"],
             ("day", "api_calls", "namespaces", "vectors_stored", "storage_bytes"),

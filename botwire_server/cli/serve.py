@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from botwire_server import __version__
+from botwire_server.cli.terminal import say
 from botwire_server.config import Config, variable
 from botwire_server.errors import Unusable
 from botwire_server.logs import configure
@@ -137,7 +138,7 @@ class _Server(uvicorn.Server):
         # Only once it listens: a key that a failed start made would never be seen.
         first_key = await self._app.make_first_key()
         port = self.servers[0].sockets[0].getsockname()[1]
-        click.echo(
+        say(
             welcome(
                 config,
                 port,

@@ -17,6 +17,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
+from botwire_server.cli.terminal import say
 from botwire_server.store.buckets import place_at
 from botwire_server.tiers import UNLIMITED
 
@@ -38,7 +39,7 @@ def create(name: str, tier: str, data_dir: Path, tiers_file: Path | None, as_jso
     if as_json:
         show_json(made)
     else:
-        click.echo(f"Made tenant {name} on tier {tier}. Give it a key: keys create {name}")
+        say(f"Made tenant {name} on tier {tier}. Give it a key: keys create {name}")
 
 
 @tenants.command("list")
@@ -62,7 +63,7 @@ def show(name: str, data_dir: Path, tiers_file: Path | None, as_json: bool) -> N
         show_json(found)
     else:
         show_record(found)
-        click.echo()
+        say()
         show_table(
             found["keys"],
             ("id", "label", "scopes", "namespace", "expires_at", "revoked_at"),
@@ -80,7 +81,7 @@ def set_tier(name: str, tier: str, data_dir: Path, tiers_file: Path | None, as_j
     if as_json:
         show_json(found)
     else:
-        click.echo(f"Tenant {name} is on tier {tier}.")
+        say(f"Tenant {name} is on tier {tier}.")
 
 
 @tenants.command("purge")
@@ -128,7 +129,7 @@ def purge(
     else:
         show_record(receipt)
         if places:
-            click.echo()
+            say()
             show_table(receipt["backups"], ("backup", "generations", "objects"), empty="")
 
 
@@ -154,16 +155,26 @@ def export(name: str, file: Path, data_dir: Path, tiers_file: Path | None, as_js
 @tenants.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--as", "name", help="Its name here.  [default: the name it had]")
+@click.option(
+    "--any-size", is_flag=True, help="Take it also if it becomes hundreds of times as large."
+)
 @common
 def import_(
-    file: Path, name: str | None, data_dir: Path, tiers_file: Path | None, as_json: bool
+    file: Path,
+    name: str | None,
+    any_size: bool,
+    data_dir: Path,
+    tiers_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Make a tenant of FILE, whole or not at all. It needs a key next: `keys create NAME`."""
     bar = Progress("importing")
     taken = operate(
         data_dir,
         tiers_file,
-        lambda it: it.import_tenant(file, name=name, data_dir=data_dir, progress=bar.show),
+        lambda it: it.import_tenant(
+            file, name=name, data_dir=data_dir, progress=bar.show, any_size=any_size
+        ),
         make=True,
     )
     bar.close()

@@ -27,9 +27,10 @@ from typing import IO, Any, NamedTuple, Protocol
 
 import orjson
 
+from botwire_server import limits
 from botwire_server.errors import Invalid, Unavailable
 from botwire_server.logs import timestamp
-from botwire_server.store import driver, entries, episodes, memories, states
+from botwire_server.store import bounded, driver, entries, episodes, memories, space, states
 from botwire_server.store.archived import check_record
 from botwire_server.store.driver import Connection, sqlite3
 from botwire_server.store.manifest import FORMAT, VERSION, check_manifest, damaged
@@ -46,9 +47,13 @@ from botwire_server.store.registry import file_of
 from botwire_server.store.rows import NamespaceRow, TenantRow
 
 MANIFEST = "manifest.json"
-LARGEST_MANIFEST = 256 * 1024 * 1024
+LARGEST_MANIFEST = 64 * 1024 * 1024
 SEAL = 64  # hexadecimal digits
-LONGEST_LINE = 64 * 1024 * 1024
+# A record holds a value and little else, or a memory with its history and its vectors.
+LONGEST_LINE = limits.VALUE + 1_048_576
+# What an archive may become, as often as its own size; a small one may become so much anyway.
+MOST_EXPANSION = 200
+SMALL = 64 * 1024 * 1024
 PROGRESS_EVERY = 1_000
 
 Record = dict[str, Any]
@@ -144,8 +149,13 @@ def write(
     return manifest
 
 
-def check(file: Path, progress: Progress) -> Record:
-    """Read an archive to its last byte; its manifest. Raises `Invalid` if anything is amiss."""
+def check(file: Path, progress: Progress, *, any_size: bool = False) -> Record:
+    """Read an archive to its last byte; its manifest. Raises `Invalid` if anything is amiss.
+
+    `any_size` takes also what becomes hundreds of times as large as it is.
+    """
+    if not file.is_file():
+        raise Invalid(f"{file} is no file: name an archive that `tenants export` wrote.")
     with file.open("rb") as sealed:
         if not hmac.compare_digest(_digest(sealed), sealed.read(SEAL)):
             raise damaged("its bytes are not those that were written")
@@ -156,6 +166,13 @@ def check(file: Path, progress: Progress) -> Record:
         listed = [MANIFEST, *(member["path"] for member in members)]
         if sorted(listed) != sorted(archive.namelist()):
             raise damaged("its members are not those of its manifest")
+        becomes = _expanded(archive)
+        if not any_size and becomes > max(SMALL, MOST_EXPANSION * file.stat().st_size):
+            raise Invalid(
+                f"{file} has {file.stat().st_size / 1e6:,.1f} MB and would become "
+                f"{becomes / 1e6:,.1f} MB. Nothing of it was taken in: if it is your own, give "
+                "--any-size."
+            )
         expected = sum(member["records"] for member in members)
         done = 0
         for member in members:
@@ -164,7 +181,7 @@ def check(file: Path, progress: Progress) -> Record:
             with archive.open(member["path"]) as lines:
                 for line in _lines(lines):
                     digest.update(line)
-                    check_record(member["kind"], orjson.loads(line))
+                    check_record(member["kind"], bounded.loads(line))
                     records += 1
                     done += 1
                     if done % PROGRESS_EVERY == 0:
@@ -191,6 +208,10 @@ def build(
     """
     fresh = template(NAMESPACE, staging)
     done = 0
+    with _reading(file) as (archive, manifest):
+        # Rows, and the indexes over them; and each namespace is a file.
+        needed = 2 * _expanded(archive) + len(fresh) * len(manifest["namespaces"])
+    space.require(staging, needed, what="This import")
     with _reading(file) as (archive, manifest):
         expected = sum(
             member["records"]
@@ -275,7 +296,7 @@ def _build_file(
         connection.execute("BEGIN IMMEDIATE")
         for member in members:
             with archive.open(member["path"]) as lines:
-                KINDS[member["kind"]].load(connection, map(orjson.loads, _lines(lines)))
+                KINDS[member["kind"]].load(connection, map(bounded.loads, _lines(lines)))
         counted = count(connection)
         connection.execute("COMMIT")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -292,7 +313,7 @@ def _reading(file: Path) -> Iterator[tuple[zipfile.ZipFile, Record]]:
                 raise damaged("its members are not compressed as they were written")
             if archive.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
                 raise damaged("its manifest is too large")
-            yield archive, check_manifest(orjson.loads(archive.read(MANIFEST)), kinds=KINDS)
+            yield archive, check_manifest(bounded.loads(archive.read(MANIFEST)), kinds=KINDS)
     except (
         *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError),
         *(NotImplementedError, RuntimeError),  # encrypted, or patched: ours never are
@@ -300,6 +321,11 @@ def _reading(file: Path) -> Iterator[tuple[zipfile.ZipFile, Record]]:
         raise damaged("it cannot be read") from error
     except sqlite3.Error as error:
         raise damaged("a record does not fit") from error
+
+
+def _expanded(archive: zipfile.ZipFile) -> int:
+    """How many bytes its members say that they become; more is never read of one."""
+    return sum(each.file_size for each in archive.infolist())
 
 
 def _digest(file: IO[bytes]) -> bytes:

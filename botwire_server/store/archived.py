@@ -20,6 +20,8 @@ from botwire_server.store.manifest import damaged, is_count, is_moment
 from botwire_server.store.vectors import CHUNK_BITS
 
 LONGEST_MODEL = 512
+# Levels of a record around what a client has sent: the record, its history, what was replaced.
+WRAPPED = 3
 # So that it has room for the number of a chunk.
 LARGEST_ID = 2 ** (62 - CHUNK_BITS)
 
@@ -120,11 +122,29 @@ def check_record(kind: str, record: Any) -> None:
     """Refuse a record that the server would not have written."""
     if not isinstance(record, dict):
         raise damaged("a record is no object")
+    if _deeper(record, limits.DEPTH + WRAPPED):
+        raise damaged(f"one of its {kind} is nested too deep")
     for name, fits in FIELDS[kind].items():
         if name not in record or not fits(record[name]):
             raise damaged(f"one of its {kind} has no {name} as it should be")
     if kind == "memories":
         _check_vectors(record["model"], record["vectors"])
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether something is nested deeper than `most` levels."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _check_vectors(model: list[Any] | None, vectors: dict[str, Any]) -> None:

@@ -230,10 +230,16 @@ class Operator:
         return {"tenant": name, "file": str(file), **_counts(manifest)}
 
     async def import_tenant(
-        self, file: Path, *, name: str | None, data_dir: Path, progress: archive.Progress
+        self,
+        file: Path,
+        *,
+        name: str | None,
+        data_dir: Path,
+        progress: archive.Progress,
+        any_size: bool = False,
     ) -> dict[str, Any]:
         """Make a tenant of a file, under the name it had or another."""
-        manifest = await asyncio.to_thread(archive.check, file, progress)
+        manifest = await asyncio.to_thread(archive.check, file, progress, any_size=any_size)
         name = name or manifest["tenant"]
         _check_tenant_name(name)
         if self._registry.tenant(name) is not None:

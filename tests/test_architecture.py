@@ -32,6 +32,7 @@ LAYERS: list[tuple[str, ...]] = [
         "web.listing",
         "web.origins",
         "web.paths",
+        "web.pieces",
         "web.request_log",
         "web.fields",
         "web.description",

@@ -44,6 +44,22 @@ _SEARCHABLE = frozenset({str, int, float})
 # Values that are looked at one by one as soon as together.
 FEW = 8
 
+
+class Said(NamedTuple):
+    """What an episode says, as a text."""
+
+    id: int
+    created_at: float
+    text: str
+
+
+# A content that is longer is not decoded as a whole.
+DECODED_BYTES = 16_384
+# Characters of an episode that are read where many are.
+LONGEST_SAID = 100_000
+# Strings and numbers out of a long content.
+MOST_ATOMS = 20_000
+
 _COLUMNS = "id, session_id, type, content, metadata, created_at"
 _QUALIFIED = "e.id, e.session_id, e.type, e.content, e.metadata, e.created_at, e.crc"
 
@@ -95,14 +111,35 @@ def listing(
     return map(_episode, rows)
 
 
-@brief
 def last(connection: Connection, limit: int) -> list[Episode]:
     """The last episodes, oldest first."""
     rows = connection.execute(
         f"SELECT {_COLUMNS}, crc FROM episodes ORDER BY id DESC LIMIT ?",  # noqa: S608
         (limit,),
-    ).fetchall()
-    return [_episode(row) for row in reversed(rows)]
+    )
+    return [_episode(row) for row in rows][::-1]
+
+
+def said(connection: Connection, limit: int) -> list[Said]:
+    """What the last episodes say, oldest first: each in one line, for people.
+
+    It is what was said, where it is a message. Of a long one it is the beginning: SQLite reads
+    that out of the JSON, whose decoding would hold the interpreter's lock.
+    """
+    rows = connection.execute(
+        f"SELECT {_COLUMNS}, crc FROM episodes ORDER BY id DESC LIMIT ?",  # noqa: S608
+        (limit,),
+    )
+    found = []
+    for row in rows:
+        connection.look()
+        episode = _episode(row)
+        if len(episode.content) <= DECODED_BYTES:
+            text = readable(orjson.loads(episode.content))
+        else:
+            text = _beginning(connection, episode.content)
+        found.append(Said(episode.id, episode.created_at, " ".join(text[:LONGEST_SAID].split())))
+    return found[::-1]
 
 
 def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
@@ -169,6 +206,44 @@ def searchable(content: Any) -> str:
             else:
                 waiting.extend(reversed(inner))
     return "\n".join(found)
+
+
+def readable(content: Any) -> str:
+    """An episode's content for people: what was said, where it is a message."""
+    if not isinstance(content, dict):
+        return searchable(content)
+    data = content.get("data")
+    message = data if isinstance(data, dict) else content
+    parts = (message.get(name) for name in _SAID)
+    return next((part for part in parts if isinstance(part, str)), None) or searchable(content)
+
+
+_SAID = ("content", "text", "message")
+
+
+def _beginning(connection: Connection, content: bytes) -> str:
+    """The beginning of what `readable` makes of a long content."""
+    said = ", ".join(
+        f"iif(json_type(message, '$.{name}') = 'text', message ->> '$.{name}', NULL)"
+        for name in _SAID
+    )
+    [text] = connection.execute(
+        f"""SELECT substr(coalesce(
+            iif(json_type(content) = 'text', content ->> '$', NULL),
+            nullif(coalesce({said}), ''),
+            (SELECT group_concat(atom, char(10)) FROM (
+                SELECT atom FROM json_tree(content) WHERE type IN ('text', 'integer', 'real')
+                LIMIT {MOST_ATOMS}
+            )), ''), 1, {LONGEST_SAID})
+        FROM (
+            SELECT content,
+                iif(json_type(content, '$.data') = 'object', content -> '$.data', content)
+                AS message
+            FROM (SELECT CAST(? AS TEXT) AS content)
+        )""",  # noqa: S608  # constants
+        (content,),
+    ).fetchone()
+    return str(text)
 
 
 def _matching(connection: Connection, expression: str, order: str, limit: int) -> list[Episode]:

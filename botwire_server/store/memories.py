@@ -53,6 +53,10 @@ class Replaced(NamedTuple):
     replaced_at: float
 
 
+# Bytes of a memory that is read by itself. Many short ones come together as JSON, whose decoding
+# holds the interpreter's lock.
+LONG = 16_384
+
 _COLUMNS = "id, content, metadata, collection, session_id, created_at, updated_at"
 _CHECKED = f"{_COLUMNS}, crc"
 
@@ -131,16 +135,27 @@ def get(connection: Connection, id: int) -> Memory | None:
 def get_all(connection: Connection, ids: Sequence[int]) -> dict[int, Memory]:
     """The memories with these numbers, as far as they are there."""
     [found] = connection.execute(
-        """SELECT json_group_array(json_array(
-            id, content, metadata, collection, session_id, created_at, updated_at, crc
-        )) FROM memories WHERE id IN (SELECT value FROM json_each(?))""",
+        f"""SELECT json_group_array(
+            iif(octet_length(content) + octet_length(metadata) <= {LONG}, json_array(
+                id, content, metadata, collection, session_id, created_at, updated_at, crc
+            ), id)
+        ) FROM memories WHERE id IN (SELECT value FROM json_each(?))""",  # noqa: S608
         (orjson.dumps(ids).decode(),),
     ).fetchone()
     try:
         rows = orjson.loads(found)
     except orjson.JSONDecodeError as error:  # not even UTF-8
         raise Damaged(DAMAGED) from error
-    return {row[0]: _memory(connection, _sound(row)) for row in rows}
+    there = {}
+    for row in rows:
+        if isinstance(row, int):
+            connection.look()
+            memory = get(connection, row)
+            if memory is not None:
+                there[row] = memory
+        else:
+            there[row[0]] = _memory(connection, _sound(row))
+    return there
 
 
 def delete(connection: Connection, id: int) -> bool:

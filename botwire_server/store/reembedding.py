@@ -6,6 +6,7 @@ last slice is through. Stopped anywhere, it goes on where it stopped.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -118,7 +119,7 @@ async def reembed(
             await progress(far)
         if not texts:
             break
-        pieces = [chunks.split(text.content) for text in texts]
+        pieces = await asyncio.to_thread(_pieces, texts)
         embedded = await embed([piece for some in pieces for piece in some])
         if embedded is None:
             return False
@@ -131,6 +132,10 @@ async def reembed(
         after = texts[-1].id
     await namespace.delete(finish, probe.model)
     return True
+
+
+def _pieces(texts: Sequence[Text]) -> list[list[str]]:
+    return [chunks.split(text.content) for text in texts]
 
 
 def chore(embed: Embed) -> Chore:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -23,7 +24,7 @@ from botwire_server.errors import (
 from botwire_server.store import entries
 from botwire_server.store.entries import NEWEST, Condition, Detail, Entry
 from botwire_server.store.tenant import NamespaceRef, Tenant
-from botwire_server.web.body import Json, header, read_json
+from botwire_server.web.body import LARGEST_AT_ONCE, Json, header, read_json
 from botwire_server.web.botwire.rules import (
     CONFIRM,
     HOSTED,
@@ -51,6 +52,7 @@ from botwire_server.web.description import (
 from botwire_server.web.dialect import STATUS, Dialect, Resource, headers_of, of_class
 from botwire_server.web.fields import JSON
 from botwire_server.web.listing import COUNT, Listed
+from botwire_server.web.pieces import pieced
 from botwire_server.web.shapes import TOTALS
 
 STATUSES = {**STATUS, Conflict: 412}
@@ -224,6 +226,10 @@ class _Handlers:
         }
         if entry.expires_at is not None:
             answer["expires_at"] = entry.expires_at
+        if len(entry.value) > LARGEST_AT_ONCE:
+            return await pieced(
+                {**answer, "value": entry.value}, partial(Json, headers={"ETag": etag})
+            )
         return Json(answer, headers={"ETag": etag})
 
     async def put(self, request: Request) -> Response:

@@ -44,6 +44,7 @@ from botwire_server.web.mnemora.fields import (
 )
 from botwire_server.web.mnemora.paths import namespace
 from botwire_server.web.mnemora.records import EPISODE, TYPES, episode_record
+from botwire_server.web.pieces import pieced
 
 TAG = "Episodic memory"
 DEFAULT_PAGE = 50
@@ -209,7 +210,11 @@ async def _post_batch(request: Request) -> Response:
     [agent] = agents
     stored = await namespace(request, agent).write(episodes.append_all, drafts)
     answer = [episode_record(agent, episode) for episode in stored]
-    return success(request, {"items": answer, "count": len(answer)}, 201)
+    return await pieced(
+        {"items": answer, "count": len(answer)},
+        partial(success, request, status=201),
+        limited=False,
+    )
 
 
 async def _listing(request: Request) -> Response:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from botwire_server.store.episodes import Episode, searchable
+from botwire_server.store.episodes import Episode, Said
 from botwire_server.store.memories import Memory, Replaced
 from botwire_server.store.states import State
 from botwire_server.web.description import (
@@ -118,17 +118,6 @@ def episode_record(agent_id: str, episode: Episode) -> dict[str, Any]:
     }
 
 
-def episode_id(episode: Episode) -> str:
+def episode_id(episode: Episode | Said) -> str:
     """An id that sorts by time and order, and differs also between agents."""
     return f"{int(episode.created_at * 1e6):014x}-{episode.id:08x}"
-
-
-def readable(content: Any) -> str:
-    """An episode's content in one line, for people: what was said, where it is a message."""
-    text = content
-    if isinstance(content, dict):
-        data = content.get("data")
-        message = data if isinstance(data, dict) else content
-        said = (message.get(name) for name in ("content", "text", "message"))
-        text = next((part for part in said if isinstance(part, str)), None) or searchable(content)
-    return " ".join(text.split())

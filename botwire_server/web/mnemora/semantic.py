@@ -38,6 +38,7 @@ from botwire_server.web.mnemora.fields import AGENT, UNASKED, Fields, numbered, 
 from botwire_server.web.mnemora.paths import namespace
 from botwire_server.web.mnemora.queries import AGENT_SOUGHT, EXPLAIN, SEARCH, meta_of, query_of
 from botwire_server.web.mnemora.records import MEMORY, REPLACED, memory_record, replaced_record
+from botwire_server.web.pieces import pieced
 
 # Agents searched at the same time. More would wait for the interpreter's lock, not for the disk: a
 # hundred small ones take 120 ms if there are sixteen at a time, and 65 if there are two.
@@ -225,7 +226,11 @@ async def _post_batch(request: Request) -> Response:
         _stored(here, draft, memory, merged)
         for draft, (memory, merged) in zip(made, stored, strict=True)
     ]
-    return success(request, {"items": answer, "count": len(answer)}, 201)
+    return await pieced(
+        {"items": answer, "count": len(answer)},
+        partial(success, request, status=201),
+        limited=False,
+    )
 
 
 async def _search(request: Request) -> Response:
@@ -235,10 +240,9 @@ async def _search(request: Request) -> Response:
     require_reading(request, agent)
     query = await query_of(request, fields)
     found, by_vector = await find(request, query, agent, explain=EXPLAIN.of(fields))
-    return success(
-        request,
+    return await pieced(
         {"results": found, "count": len(found)},
-        meta=meta_of(request, query, by_vector=by_vector),
+        partial(success, request, meta=meta_of(request, query, by_vector=by_vector)),
     )
 
 

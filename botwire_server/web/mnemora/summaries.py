@@ -5,7 +5,6 @@ The summary is stored as a memory that says how it was made, and of what.
 
 from __future__ import annotations
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,7 +18,7 @@ from botwire_server.web.mnemora import semantic
 from botwire_server.web.mnemora.envelope import iso, success, wrapped
 from botwire_server.web.mnemora.fields import AGENT_IN_PATH, UNASKED, read_fields
 from botwire_server.web.mnemora.paths import namespace
-from botwire_server.web.mnemora.records import episode_id, readable
+from botwire_server.web.mnemora.records import episode_id
 
 MOST_EPISODES = 500
 
@@ -70,8 +69,8 @@ async def _summarize(request: Request, summarizer: Summarizer) -> Response:
     most_words = WORDS.of(fields) or 500
     here = namespace(request, agent)
     here.require("write")  # before a model is asked
-    found = await here.read(episodes.last, wanted)
-    texts = [readable(orjson.loads(episode.content)) for episode in found]
+    found = await here.read(episodes.said, wanted)
+    texts = [episode.text for episode in found]
     if not any(texts):
         raise NotFound("This agent has no episodes that could be summarised.")
     summary = await summarizer.summarize(texts, most_words=most_words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -49,6 +50,7 @@ from botwire_server.web.mnemora.records import (
     episode_record,
     state_record,
 )
+from botwire_server.web.pieces import pieced
 
 SHOWN_MEMORIES = 5
 SHOWN_EPISODES = 10
@@ -211,10 +213,9 @@ async def _search(request: Request) -> Response:
         }
         for name, episode in said[:shown]
     ]
-    return success(
-        request,
+    return await pieced(
         {"results": results, "count": len(results)},
-        meta=meta_of(request, query, by_vector=by_vector),
+        partial(success, request, meta=meta_of(request, query, by_vector=by_vector)),
     )
 
 
@@ -232,8 +233,10 @@ async def _said(
         )
         for name, matches in zip(some, answers, strict=True):
             found += [(name, episode) for episode in matches]
-    found.sort(key=lambda pair: (pair[1].created_at, pair[1].id), reverse=True)
-    return found[:limit]
+        # No more than are wanted: of many agents they would fill the memory.
+        found.sort(key=lambda pair: (pair[1].created_at, pair[1].id), reverse=True)
+        del found[limit:]
+    return found
 
 
 async def _overview(request: Request) -> Response:
@@ -242,8 +245,7 @@ async def _overview(request: Request) -> Response:
     present, state_count = await here.read(states.latest, DEFAULT_SESSION)
     shown = await here.read(episodes.last, SHOWN_EPISODES)
     held = await here.read(totals)
-    return success(
-        request,
+    return await pieced(
         {
             "agent_id": agent,
             "state": None if present is None else state_record(agent, present),
@@ -256,6 +258,7 @@ async def _overview(request: Request) -> Response:
                 "episodic_count": held.episodes,
             },
         },
+        partial(success, request),
     )
 
 

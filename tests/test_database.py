@@ -16,7 +16,7 @@ from botwire_server.store.database import Database
 from botwire_server.store.driver import connect, sqlite3
 from botwire_server.store.migrations import Schema, template, write_new
 from botwire_server.store.turns import LONG_TURN_NS, turn_ns
-from botwire_server.store.units import brief, is_brief
+from botwire_server.store.units import BRIEF_BYTES, brief, is_brief, require_short
 
 STEPS = (
     (
@@ -376,3 +376,47 @@ async def test_a_checkpoint_empties_the_wal(path):
         assert await database.checkpoint() is True
         assert wal.stat().st_size == 0
         assert len(stored(path)) == 22
+
+
+@brief
+def read_side(connection):
+    """A unit that is brief unless what it finds is long."""
+    row = connection.execute(
+        "SELECT iif(octet_length(side) <= ?, side, NULL) FROM pairs WHERE name = 'long'",
+        (connection.longest,),
+    ).fetchone()
+    require_short(connection, row[0])
+    return len(row[0]), threading.current_thread() is threading.main_thread()
+
+
+def put_long(connection, size):
+    connection.execute("INSERT OR REPLACE INTO pairs VALUES ('long', ?)", ("x" * size,))
+
+
+@brief
+def count_and_read_side(connection):
+    connection.execute("INSERT INTO log (name) VALUES ('read')")
+    return read_side(connection)
+
+
+@pytest.mark.parametrize("size", [BRIEF_BYTES, BRIEF_BYTES + 1])
+async def test_a_brief_unit_that_finds_a_long_row_moves_to_the_thread(path, size):
+    brief_enough = size <= BRIEF_BYTES
+    async with opened(path) as pairs:
+        await pairs.transact(put_long, size)
+        assert await pairs.read(read_side) == (size, brief_enough)
+        # In the queue, behind a write; beside others; and as a write, which is done once.
+        found = await asyncio.gather(
+            pairs.transact(put_briefly, "Ada"),
+            pairs.read(read_side),
+            pairs.read(count_briefly),
+            pairs.transact(count_and_read_side),
+        )
+        assert found[1][0] == found[3][0] == size
+        assert found[3][1] is brief_enough
+        assert found[2] == 3
+        [logged] = await pairs.read(
+            lambda connection: connection.execute("SELECT count(*) FROM log").fetchone()
+        )
+        assert logged == 1
+        assert await pairs.read(read_side) == (size, brief_enough)

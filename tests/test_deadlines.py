@@ -280,6 +280,7 @@ def searching(server: Server) -> Iterator[list[httpx.Response]]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_purge_and_sigterm_wait_for_no_read(tmp_path):
     server = Server(tmp_path, "--read-seconds", "60", "--embedder", "none")
     try:

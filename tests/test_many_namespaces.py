@@ -157,6 +157,7 @@ ROUTES: list[tuple[str, str, str, object, Callable[[dict], bool]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "method", "path", "body", "right"),
     ROUTES,
@@ -173,6 +174,7 @@ def test_nobody_waits_for(crowd, key, method, path, body, right):
     raise AssertionError(f"the loop stood, and another tenant waited: {tries}")
 
 
+@pytest.mark.slow
 def test_a_scrape_holds_nobody_up(crowd):
     def page() -> httpx.Response:
         return crowd.ask("operator", "GET", "/metrics")
@@ -182,6 +184,7 @@ def test_a_scrape_holds_nobody_up(crowd):
     assert f"botwire_namespaces {MANY + 1}.0" in page().text
 
 
+@pytest.mark.slow
 def test_housekeeping_holds_nobody_up(crowd):
     """What happens by itself every second or so, after something was written."""
 
@@ -194,6 +197,7 @@ def test_housekeeping_holds_nobody_up(crowd):
     assert any(late == 0 and slowest < 2 * MOST_STAND for late, slowest in tries), tries
 
 
+@pytest.mark.slow
 def test_zz_a_purge_of_all_of_it_holds_nobody_up(crowd):
     """The last: the purge of a tenant goes on for long, and others do not wait for it."""
 

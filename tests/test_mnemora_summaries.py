@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from mnemora_server import data, fail, needs_semantic
-from serving import InProcess
+from serving import InProcess, namespace_files
 
 from botwire_server import endpoint
 from botwire_server.endpoint import Endpoint, EndpointSpec
 from botwire_server.errors import Unavailable, Unusable
+from botwire_server.store import driver, episodes
 from botwire_server.summarizer import extract, summarizer
 from botwire_server.web.mnemora import semantic
 
@@ -289,3 +293,39 @@ def test_a_summary_can_be_found(http: httpx.Client, ns: str) -> None:
         http.post("/v1/memory/semantic/search", json={"query": "invoice 1043", "agent_id": ns})
     )
     assert answer["semantic_memory_id"] in [hit["id"] for hit in hits["results"]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_beginning_of_a_long_episode_reads_like_a_short_one(seed):
+    """SQLite reads long contents, Python short ones: they are the same to people."""
+    chance = random.Random(seed)
+    names = ("content", "text", "message", "data", "other")
+    plain = ["", "hello wörld", "ไทย", "x y\nz", 5, -3, 2**60, True, False, None]
+
+    def value(depth: int) -> object:
+        kind = chance.randrange(8) if depth < 4 else 8
+        if kind == 0:
+            return {chance.choice(names): value(depth + 1) for _ in range(chance.randrange(4))}
+        if kind == 1:
+            return [value(depth + 1) for _ in range(chance.randrange(4))]
+        return chance.choice(plain)
+
+    with closing(driver.connect(":memory:")) as connection:
+        for _ in range(500):
+            content = {chance.choice(names): value(1) for _ in range(chance.randrange(4))}
+            short = " ".join(episodes.readable(content).split())
+            long = " ".join(episodes._beginning(connection, orjson.dumps(content)).split())
+            assert short == long, content
+
+
+def test_a_long_episode_that_was_garbled_is_not_summarised(tmp_path):
+    with InProcess(tmp_path) as server, httpx.Client(base_url=server.url) as client:
+        content = {"said": "word " * 10_000}
+        episode = {"agent_id": "a", "session_id": "s", "type": "action", "content": content}
+        assert client.post("/v1/memory/episodic", json=episode).status_code == 201
+        [file] = namespace_files(tmp_path)
+        with closing(driver.sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("UPDATE episodes SET content = replace(content, 'word', 'ward')")
+        answer = client.post("/v1/memory/episodic/a/summarize", json={})
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "NAMESPACE_DAMAGED"

@@ -153,6 +153,14 @@ CAMPAIGNS = (
         never="",
         proxy_counted="",
     ),
+    *campaign(
+        "stands",
+        "scripts/stands --at-once 2",
+        wrongly_brief="--parts 1 --at-once 1 --only summarize",
+        decoded_on_the_loop="--parts 1 --at-once 1 --only summarize",
+        long_value_on_the_loop="--parts 1 --at-once 1 --only /memory/large/key",
+        no_deadline="--parts 2",
+    ),
     check("linearizable", "scripts/linearizable --histories 3"),
     *campaign(
         "fuzz",

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ from typing import Any
 
 import httpx
 import pytest
-import serving
 from serving import InProcess, command
 
 from botwire_server.cli import main
@@ -84,19 +82,6 @@ def basic(user: str, password: str = "") -> dict[str, str]:
 def bearer(key: str) -> dict[str, str]:
     """The usual header of a key."""
     return {"Authorization": f"Bearer {key}"}
-
-
-def planted(directory: Path, file: str, code: str, instead: str) -> Path:
-    """A copy of the package with a fault in it; what to put on the path."""
-    shutil.copytree(
-        serving.PACKAGE_ROOT / "botwire_server",
-        directory / "botwire_server",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    source = (directory / "botwire_server" / file).read_text()
-    assert source.count(code) == 1, f"the fault does not fit {file} any more: write it anew"
-    (directory / "botwire_server" / file).write_text(source.replace(code, instead))
-    return directory
 
 
 class Keyed(InProcess):

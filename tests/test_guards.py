@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-from planted import planted
 from serving import Server, namespace_files, query
+
+from harness.planted import Fault, planted
 
 
 def isolation(server: Server) -> None:
@@ -98,71 +99,88 @@ def silent_log(server: Server) -> None:
 @dataclass(frozen=True)
 class Guard:
     check: Callable[[Server], None]
-    module: str
-    line: str
-    fault: str
+    fault: Fault
     options: tuple[str, ...] = ()
 
 
 GUARDS = {
     "isolation": Guard(
         isolation,
-        "store/registry.py",
-        'WHERE tenant_id = ? AND name = ?",\n            tenant_id,\n            name,\n',
-        'WHERE tenant_id = ? LIMIT 1",\n            tenant_id,\n',
+        Fault(
+            "store/registry.py",
+            'WHERE tenant_id = ? AND name = ?",\n            tenant_id,\n            name,\n',
+            'WHERE tenant_id = ? LIMIT 1",\n            tenant_id,\n',
+        ),
     ),
     "committed when answered": Guard(
         committed_when_answered,
-        "store/database.py",
-        "                self._send(self._commit_on_thread, batch)\n                return\n",
-        "                self._deliver(batch)\n"
-        "                self._loop.call_later(0.2, self._send, self._commit_on_thread, batch)\n"
-        "                self._away = True\n"
-        "                return\n",
+        Fault(
+            "store/database.py",
+            "                self._send(self._commit_on_thread, batch)\n                return\n",
+            "                self._deliver(batch)\n"
+            "                later = self._loop.call_later\n"
+            "                later(0.2, self._send, self._commit_on_thread, batch)\n"
+            "                self._away = True\n"
+            "                return\n",
+        ),
     ),
     "survives kill -9": Guard(
         survives_kill,
-        "store/database.py",
-        'self._commit = "COMMIT" if keep else "ROLLBACK"',
-        'self._commit = "ROLLBACK"',
+        Fault(
+            "store/database.py",
+            'self._commit = "COMMIT" if keep else "ROLLBACK"',
+            'self._commit = "ROLLBACK"',
+        ),
     ),
     "quota": Guard(
         quota,
-        "store/namespace.py",
-        "if limits.daily_writes and writes > limits.daily_writes:",
-        "if limits.daily_writes and writes > limits.daily_writes + 1:",
+        Fault(
+            "store/namespace.py",
+            "if limits.daily_writes and writes > limits.daily_writes:",
+            "if limits.daily_writes and writes > limits.daily_writes + 1:",
+        ),
         ("--daily-writes", "20"),
     ),
     "a write of the day is counted": Guard(
         quota,
-        "store/namespace.py",
-        "writes = CASE WHEN ?1 > day THEN 1 ELSE writes + 1 END RETURNING writes",
-        "writes = CASE WHEN ?1 > day THEN 1 ELSE writes END RETURNING writes",
+        Fault(
+            "store/namespace.py",
+            "writes = CASE WHEN ?1 > day THEN 1 ELSE writes + 1 END RETURNING writes",
+            "writes = CASE WHEN ?1 > day THEN 1 ELSE writes END RETURNING writes",
+        ),
         ("--daily-writes", "20"),
     ),
     "compare and set": Guard(
         compare_and_set,
-        "store/entries.py",
-        "if condition is not None and not condition(get(connection, key)):",
-        "if condition is not None and not condition(None) and False:",
+        Fault(
+            "store/entries.py",
+            "if condition is not None and not condition(get(connection, key)):",
+            "if condition is not None and not condition(None) and False:",
+        ),
     ),
     "a purge unlinks": Guard(
         purged_for_good,
-        "store/pool.py",
-        "path.with_name(name).unlink(missing_ok=True)",
-        "path.with_name(name)",
+        Fault(
+            "store/pool.py",
+            "path.with_name(name).unlink(missing_ok=True)",
+            "path.with_name(name)",
+        ),
     ),
     "no web page": Guard(
         no_web_page,
-        "web/auth.py",
-        '        raise ForeignOrigin("This server does not answer web pages of other origins.")',
-        "        pass",
+        Fault(
+            "web/auth.py",
+            'raise ForeignOrigin("This server does not answer web pages of other origins.")',
+            "pass",
+        ),
     ),
     "silent log": Guard(
         silent_log,
-        "web/app.py",
-        '"-" if route is None else route.path,',
-        'scope["path"],',
+        Fault(
+            "web/app.py",
+            '"-" if route is None else route.path,',
+            'scope["path"],',
+        ),
     ),
 }
 
@@ -176,6 +194,6 @@ def test_the_promise_is_kept(make_server, name):
 @pytest.mark.parametrize("name", GUARDS)
 def test_the_fault_is_caught(make_server, tmp_path, name):
     guard = GUARDS[name]
-    root = planted(tmp_path, guard.module, guard.line, guard.fault)
+    root = planted(tmp_path, guard.fault)
     with pytest.raises(AssertionError):
         guard.check(make_server(*guard.options, root=root))

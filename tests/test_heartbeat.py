@@ -6,12 +6,12 @@ import asyncio
 import time
 
 import httpx
-from planted import planted
 from serving import Server, until
 from test_metrics import scraped
 
 from botwire_server.heartbeat import STALL_SECONDS, Heartbeat
 from botwire_server.metrics import LoopCounters
+from harness.planted import Fault, planted
 
 SECRET = "a-secret-value"
 
@@ -45,10 +45,12 @@ async def test_a_loop_that_stands_is_counted_and_told_once(caplog):
 def test_the_server_says_where_its_loop_stands(tmp_path):
     root = planted(
         tmp_path,
-        "web/botwire/__init__.py",
-        '        tenant: Tenant = request.scope["tenant"]\n        namespaces, held',
-        '        tenant: Tenant = request.scope["tenant"]\n'
-        '        __import__("time").sleep(1.6)\n        namespaces, held',
+        Fault(
+            "web/botwire/__init__.py",
+            '        tenant: Tenant = request.scope["tenant"]\n        namespaces, held',
+            '        tenant: Tenant = request.scope["tenant"]\n'
+            '        __import__("time").sleep(1.6)\n        namespaces, held',
+        ),
     )
     server = Server(tmp_path, root=root)
     try:

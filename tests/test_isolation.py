@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from serving import Server, environment, until
-from tenancy import cli_json, make_tenant, planted
+from tenancy import cli_json, make_tenant
+
+from harness.planted import Fault, planted
 
 TESTS = Path(__file__).parent
 FILES = ("test_client.py", "test_contract.py")
@@ -77,19 +79,19 @@ def test_two_tenants_run_the_tests_of_the_client_at_once(make_server, tmp_path):
 
 
 FAULTS = {
-    "a namespace is found whosever it is": (
+    "a namespace is found whosever it is": Fault(
         "store/registry.py",
         'FROM namespaces WHERE tenant_id = ? AND name = ?",\n            tenant_id,\n'
         "            name,\n        )\n        return found",
         "FROM namespaces WHERE ? != '' AND name = ?\",\n            tenant_id,\n"
         "            name,\n        )\n        return found",
     ),
-    "every key opens the tenant that asked first": (
+    "every key opens the tenant that asked first": Fault(
         "store/registry.py",
         "else TenantRow(*row[10:])",
         "else globals().setdefault('_first', TenantRow(*row[10:]))",
     ),
-    "a body may name the tenant": (
+    "a body may name the tenant": Fault(
         "web/botwire/__init__.py",
         "        value = self._rules.value.of(fields)\n",
         "        value = self._rules.value.of(fields)\n"
@@ -97,18 +99,18 @@ FAULTS = {
         "        named = tenant._directory.registry.tenant(str(fields.get('tenant')))\n"
         "        tenant._row = named or tenant._row\n",
     ),
-    "an operator's key reaches data": (
+    "an operator's key reaches data": Fault(
         "web/auth.py",
         "            if row is None:\n                raise Forbidden(",
         "            if row is None:\n                row = self._registry.tenant('acme')\n"
         "            if row is None:\n                raise Forbidden(",
     ),
-    "a revoked key works": (
+    "a revoked key works": Fault(
         "store/rows.py",
         "return self.revoked_at is None and (",
         "return (",
     ),
-    "a scope is not asked for": (
+    "a scope is not asked for": Fault(
         "store/tenant.py",
         '        self.require("purge")\n',
         "",
@@ -133,7 +135,7 @@ def test_the_table_of_routes_notices(tmp_path, fault):
     process = start_tests(
         *("-x", "-q", f"--basetemp={tmp_path / 'pytest'}", "-k", NOTICED_BY[fault]),
         "test_access.py",
-        root=planted(tmp_path / "planted", *FAULTS[fault]),
+        root=planted(tmp_path / "planted", FAULTS[fault]),
     )
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1, said

@@ -15,12 +15,12 @@ import httpx
 import orjson
 import pytest
 from mnemora_server import data, fail
-from planted import planted
 from semantic_store import Store, draft, number
 from serving import InProcess, Server, namespace_files, query
 
 from botwire_server.limits import STATE
 from botwire_server.store import memories, merging
+from harness.planted import Fault, planted
 
 ROUTE = "/v1/memory/semantic"
 TEXT = "The customer prefers e-mail."
@@ -249,23 +249,23 @@ def test_any_history_of_merges_loses_nothing_and_stays_within_limits(
 
 
 FAULTS = {
-    "merged without a limit": (
+    "merged without a limit": Fault(
         "store/merging.py",
         "    if len(text.encode()) > METADATA_BYTES or keys_of(both) > METADATA_KEYS:\n"
         "        return None\n",
         "",
     ),
-    "a history without a limit": (
+    "a history without a limit": Fault(
         "store/memories.py",
         "        if held > merging.HISTORY_BYTES:\n            return None\n",
         "",
     ),
-    "an answer that grows": (
+    "an answer that grows": Fault(
         "store/memories.py",
         "        if before is not None:\n            own",
         "        if before is None:\n            pass\n        elif False:\n            own",
     ),
-    "what has no room is dropped": (
+    "what has no room is dropped": Fault(
         "store/memories.py",
         "        _retire(connection, same)\n    with_vectors",
         "        return _memory(connection, checked), True\n    with_vectors",
@@ -278,7 +278,7 @@ def test_the_faults_are_caught(make_server: Any, tmp_path: Path, fault: str | No
     if fault is None:
         _within_limits(make_server("--embedder", "none"))
         return
-    root = planted(tmp_path, *FAULTS[fault])
+    root = planted(tmp_path, FAULTS[fault])
     with pytest.raises(AssertionError):
         _within_limits(make_server("--embedder", "none", root=root))
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from backing_up import Contents, door, fill, held, objects, opened, sound
-from planted import planted
 from serving import PACKAGE_ROOT, command, environment, namespace_files, query, until
 from tenancy import Keyed, cli, cli_json, files_with
 from test_backup import FIRST, back_up, data, dest, file_of, restore
@@ -26,10 +25,23 @@ from botwire_server.store.lock import Lock
 from botwire_server.store.places import Directory
 from botwire_server.store.registry import Registry
 from botwire_server.store.staging import adding
+from harness.planted import Fault, planted
 
 __all__ = ["data", "dest"]  # fixtures
 
 LATER: Contents = {"acme": {"north": {"a": "LATER", "z": "new"}, "west": {"k": "v"}}}
+
+
+REGISTRY_FIRST = Fault(
+    "store/swap.py",
+    "    _move(new / TENANTS, data_dir / TENANTS)\n",
+    "    _move(new / CONTROL, data_dir / CONTROL)\n    _move(new / TENANTS, data_dir / TENANTS)\n",
+)
+DIES_WHILE_REPLACING = Fault(
+    "store/replacing.py",
+    "    taken = set(records.namespace_ids(connection))\n",
+    "    import os; os.kill(os.getpid(), 9)\n",
+)
 
 
 @pytest.fixture
@@ -210,9 +222,7 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new(moved_on, dest, tmp_path)
 
 
 def test_a_crash_in_a_swap_in_another_order_would_be_found(moved_on, dest, tmp_path):
-    line = "    _move(new / TENANTS, data_dir / TENANTS)\n"
-    first = "    _move(new / CONTROL, data_dir / CONTROL)\n"
-    root = planted(tmp_path / "planted", "store/swap.py", line, first + line)
+    root = planted(tmp_path / "planted", REGISTRY_FIRST)
     assert mixtures(moved_on, dest, tmp_path / "copies", root) != []
 
 
@@ -383,10 +393,7 @@ def test_tenants_are_counted_anew(moved_on, dest):
 def test_a_restore_of_a_tenant_that_dies_leaves_nothing(moved_on, dest, tmp_path):
     before = held(moved_on)
     files = namespace_files(moved_on)
-    line = "    taken = set(records.namespace_ids(connection))\n"
-    root = planted(
-        tmp_path / "dies", "store/replacing.py", line, "    import os; os.kill(os.getpid(), 9)\n"
-    )
+    root = planted(tmp_path / "dies", DIES_WHILE_REPLACING)
     arguments = ["restore", str(dest), "--tenant", "acme", "--yes", "--data-dir", str(moved_on)]
     done = subprocess.run(**command(*arguments, root=root), check=False, timeout=60)
     assert done.returncode == -9

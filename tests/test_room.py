@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx
 import pytest
-from planted import planted
 from serving import Server, exchange, namespace_files, query, request, until
 from tenancy import Keyed, bearer, cli, make_tenant
 
@@ -24,9 +23,10 @@ from botwire_server.store import entries, purges
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.namespace import Namespace
 from botwire_server.store.room import Limits
+from harness.planted import Fault, planted
 
 LIMIT = 100_000
-NOTES_LATE = ("store/housekeeping.py", "NOTE_EVERY = 1.0", "NOTE_EVERY = 1_000.0")
+NOTES_LATE = Fault("store/housekeeping.py", "NOTE_EVERY = 1.0", "NOTE_EVERY = 1_000.0")
 
 
 def tiers(data: Path, storage: int = LIMIT, more: str = "") -> None:
@@ -174,7 +174,7 @@ def killed_before_it_was_noted(server: Server) -> None:
 
 
 def test_after_a_kill_the_first_write_waits_for_what_is_held(make_server, tmp_path):
-    root = planted(tmp_path, *NOTES_LATE)
+    root = planted(tmp_path, NOTES_LATE)
     killed_before_it_was_noted(limited(make_server, "--open-namespaces", "1", root=root))
 
 
@@ -286,14 +286,14 @@ def test_a_tier_that_begins_to_limit_counts_what_was_there_before(tmp_path):
         assert put(client, "n/l", 5) == 200
 
 
-FAULTS: dict[str, tuple[Callable[[Any], None], tuple[str, str, str]]] = {
+FAULTS: dict[str, tuple[Callable[[Any], None], Fault]] = {
     "believes the registry": (
         killed_before_it_was_noted,
-        ("store/directory.py", "            self._looked_at = set()\n", "            pass\n"),
+        Fault("store/directory.py", "            self._looked_at = set()\n", "            pass\n"),
     ),
     "makes it first": (
         leaves_no_empty_namespace,
-        (
+        Fault(
             "store/tenant.py",
             "                await self._directory.nowhere.write(",
             "                (lambda *_, **__: None)(",
@@ -305,11 +305,7 @@ FAULTS: dict[str, tuple[Callable[[Any], None], tuple[str, str, str]]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_fault_is_caught(make_server, tmp_path, name):
     check, fault = FAULTS[name]
-    root = planted(tmp_path, *NOTES_LATE)
-    module = root / "botwire_server" / fault[0]
-    text = module.read_text()
-    assert text.count(fault[1]) == 1
-    module.write_text(text.replace(fault[1], fault[2]))
+    root = planted(tmp_path, NOTES_LATE, fault)
     server = limited(make_server, "--open-namespaces", "1", root=root)
     with pytest.raises(AssertionError):
         check(server)

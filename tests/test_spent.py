@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from planted import planted
 from serving import FakeClock, InProcess, Server, query, until
 from tenancy import Keyed, cli, files_with
 
 from botwire_server.store import housekeeping, usage
+from harness.planted import Fault, planted
 
 DAY = 86_400
 LIMIT = 5
@@ -161,10 +161,16 @@ def test_never_one_more_whoever_purges_meanwhile(make_server):
     never_one_more(make_server("--daily-writes", "300"), seconds=6.0)
 
 
-FAULTS: dict[str, tuple[Any, tuple[str, str, str]]] = {
+# What makes a fault show sooner.
+SLOWLY_RETIRED = Fault(
+    "store/removals.py",
+    "            return await self._pool.retired(row)\n",
+    "            await asyncio.sleep(0.1)\n            return await self._pool.retired(row)\n",
+)
+FAULTS: dict[str, tuple[Any, Fault]] = {
     "a new file begins anew": (
         goes_on,
-        (
+        Fault(
             "store/pool.py",
             "written=lambda: self._written(row.tenant_id, row.name)",
             "written=lambda: (0, 0)",
@@ -172,7 +178,7 @@ FAULTS: dict[str, tuple[Any, tuple[str, str, str]]] = {
     ),
     "nobody waits for what is counted": (
         never_one_more,
-        ("store/tenant.py", "counted=bool(self._limits.daily_writes)", "counted=False"),
+        Fault("store/tenant.py", "counted=bool(self._limits.daily_writes)", "counted=False"),
     ),
 }
 
@@ -180,11 +186,7 @@ FAULTS: dict[str, tuple[Any, tuple[str, str, str]]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_fault_is_caught(make_server, tmp_path, name):
     check, fault = FAULTS[name]
-    root = planted(tmp_path, *fault)
-    slow = root / "botwire_server" / "store" / "removals.py"  # so that it shows soon
-    was = "            return await self._pool.retired(row)\n"
-    assert slow.read_text().count(was) == 1
-    slow.write_text(slow.read_text().replace(was, "            await asyncio.sleep(0.1)\n" + was))
+    root = planted(tmp_path, fault, SLOWLY_RETIRED)
     limit = LIMIT if check is goes_on else 300
     with pytest.raises(AssertionError):
         check(make_server("--daily-writes", str(limit), root=root))

@@ -19,7 +19,9 @@ import pytest
 from access import EPISODES, MEMORY, OF_TENANTS, STATE
 from mnemora import MnemoraSync
 from mnemora.exceptions import MnemoraConflictError, MnemoraError, MnemoraNotFoundError
-from tenancy import Keyed, basic, bearer, planted
+from tenancy import Keyed, basic, bearer
+
+from harness.planted import Fault, planted
 
 # What acme stored: none of it may come back.
 SECRETS = ("tangerine", "SECRET-KEY", "secretagent")
@@ -391,17 +393,17 @@ def test_the_unmodified_clients_write(vault):
 
 
 FAULTS = {
-    "a merge answers all": (
+    "a merge answers all": Fault(
         "web/mnemora/semantic.py",
         '    if not here.allows("read"):\n        memory, merged',
         "    if False:\n        memory, merged",
     ),
-    "a checkpoint is compared": (
+    "a checkpoint is compared": Fault(
         "web/mnemora/state.py",
         "self._resolver(data) if may_read else None",
         "self._resolver(data)",
     ),
-    "a conflict tells the version": (
+    "a conflict tells the version": Fault(
         "web/mnemora/state.py",
         "            if may_read:\n                raise\n",
         "            raise\n",
@@ -422,7 +424,7 @@ def test_the_table_notices(tmp_path, fault):
             "test_nothing_that_is_stored_shows",
         ),
         "test_writing_only.py",
-        root=planted(tmp_path / "planted", *FAULTS[fault]),
+        root=planted(tmp_path / "planted", FAULTS[fault]),
     )
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1, said

@@ -18,20 +18,26 @@ class Fault:
     instead: str
 
 
-def plant(fault: Fault, directory: Path, *, package: Path = CHECKOUT) -> Path:
-    """Copy the package into `directory` with `fault` in it; returns what to put on the path.
+def planted(directory: Path, *faults: Fault, package: Path = CHECKOUT) -> Path:
+    """Copy the package into `directory` with the faults in it; returns what to put on the path.
 
-    Raises `LookupError` where the code is not there: it has changed, and the fault must be written
-    anew.
+    Raises `LookupError` where the code is not there once: it has changed, and the fault must be
+    written anew. (`tests/test_plants.py` says so in a second.)
     """
     shutil.copytree(
         package / "botwire_server",
         directory / "botwire_server",
         ignore=shutil.ignore_patterns("__pycache__"),
     )
-    file = directory / "botwire_server" / fault.file
-    source = file.read_text()
-    if source.count(fault.code) != 1:
-        raise LookupError(f"the planted fault does not fit {fault.file} any more: write it anew")
-    file.write_text(source.replace(fault.code, fault.instead))
+    for fault in faults:
+        file = directory / "botwire_server" / fault.file
+        source = file.read_text()
+        if source.count(fault.code) != 1:
+            raise LookupError(f"the fault does not fit {fault.file} any more: write it anew")
+        file.write_text(source.replace(fault.code, fault.instead))
     return directory
+
+
+def plant(fault: Fault, directory: Path, *, package: Path = CHECKOUT) -> Path:
+    """`planted` with one fault."""
+    return planted(directory, fault, package=package)

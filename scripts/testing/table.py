@@ -56,8 +56,8 @@ AT_ONCE = (
     check("types", "mypy"),
     check("options in the README", "scripts/options"),
     check(
-        "architecture, steps, documents",
-        "pytest tests/test_architecture.py tests/test_steps.py "
+        "architecture, plants, documents",
+        "pytest tests/test_architecture.py tests/test_plants.py tests/test_steps.py "
         "tests/test_openapi.py tests/test_operating_docs.py tests/test_deploying_docs.py",
     ),
 )

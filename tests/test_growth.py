@@ -28,7 +28,8 @@ from botwire_server import limits
 from botwire_server.store import filters, sameness, terms
 from botwire_server.store.episodes import searchable
 from botwire_server.store.sameness import canonical, fingerprint
-from botwire_server.web.body import parse_json
+from botwire_server.web.body import MOST_PARAMETERS, parse_json
+from botwire_server.web.protocol import LARGEST_HEAD
 
 ROOT = Path(botwire_server.__file__).parent
 SEMANTIC = "/v1/memory/semantic"
@@ -346,3 +347,13 @@ def test_no_bound_is_left_out_of_the_document(http: httpx.Client) -> None:
             for name, schema in schemas:
                 plain = schema.get("type") in ("boolean", ["boolean", "null"])
                 assert plain or bounds & schema.keys(), f"{method} {path} {name}"
+
+
+def test_the_table_in_the_docs_is_the_table() -> None:
+    said = (ROOT.parent / "docs" / "api.md").read_text().partition("## What a part")[2]
+    told = [limits.NAMESPACE, limits.ID, limits.KEY, limits.COLLECTION, limits.TEXT, limits.QUERY]
+    told += [limits.EMBEDDED_QUERY, limits.METADATA, limits.FILTER, limits.FILTER_NESTED]
+    told += [limits.STATE, limits.VALUE, limits.ITEMS, limits.DIMENSION, limits.DEPTH, limits.TIME]
+    told += [limits.ETAGS, MOST_PARAMETERS, LARGEST_HEAD, terms.MOST]
+    for number in told:
+        assert re.search(rf"(?<![\d,]){number:,}(?![\d,])", said), number

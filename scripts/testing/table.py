@@ -146,6 +146,13 @@ CAMPAIGNS = (
         crowd_looked_through="--rounds 1 --parts 1",
     ),
     *campaign(
+        "growth",
+        "scripts/growth --short",
+        field_without_limit="--short",
+        signs_looked_for_again="--short --only 'semantic body content' --shape dots",
+        each_against_each="--short --only filter --shape 'many numbers'",
+    ),
+    *campaign(
         "bad keys",
         "scripts/bad-keys",
         first_forwarded="",

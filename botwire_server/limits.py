@@ -20,7 +20,7 @@ PUBLIC_ID = 64  # of a key, of a memory: what is longer is none of ours
 WORD = 64  # the name of a tier
 DURATION = 7
 TIME = 64
-CURSOR = 19
+CURSOR = 40
 ETAGS = 4_096  # If-Match and If-None-Match
 
 # Texts.

@@ -29,7 +29,7 @@ from botwire_server.store import filters, sameness, terms
 from botwire_server.store.episodes import searchable
 from botwire_server.store.sameness import canonical, fingerprint
 from botwire_server.web.body import MOST_PARAMETERS, parse_json
-from botwire_server.web.protocol import LARGEST_HEAD
+from botwire_server.web.http.head import LARGEST_HEAD
 
 ROOT = Path(botwire_server.__file__).parent
 SEMANTIC = "/v1/memory/semantic"

@@ -60,7 +60,7 @@ class BehindSession(Field[Behind | None]):
     _PATTERN = "^s([0-9]{1,19})-([0-9]{1,18})$"
 
     def __init__(self) -> None:
-        schema = {"type": "string", "pattern": self._PATTERN}
+        schema = {"type": "string", "maxLength": limits.CURSOR, "pattern": self._PATTERN}
         super().__init__("cursor", "Where an earlier answer ended.", schema, place="query")
 
     def of(self, values: Values) -> Behind | None:

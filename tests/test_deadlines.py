@@ -9,10 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
-from serving import Server, namespace_files, until
+from serving import InProcess, Server, namespace_files, until
 from test_database import Pairs, count, count_briefly, opened, path, put
 
 from botwire_server.errors import Busy, Closed, Stopping, TooExpensive
@@ -218,6 +219,16 @@ def reads(server: Server) -> list[str]:
     return found
 
 
+@contextmanager
+def blocked(data: Path) -> Iterator[None]:
+    """Another process writes to the one namespace: who writes there waits, on its thread."""
+    [file] = namespace_files(data)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("COMMIT")
+
+
 def test_every_read_that_waits_for_others_is_told_to_come_again(large):
     """Every route that reads, while another process keeps the namespace's file from a writer."""
     routes = reads(large)
@@ -230,9 +241,7 @@ def test_every_read_that_waits_for_others_is_told_to_come_again(large):
     def write() -> None:
         httpx.put(f"{large.url}/memory/large/other", json={"value": 2}, timeout=60)
 
-    [file] = namespace_files(large.data)
-    with closing(sqlite3.connect(file, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    with blocked(large.data):
         threads = [threading.Thread(target=write)]
         threads[0].start()
         time.sleep(0.3)
@@ -240,9 +249,8 @@ def test_every_read_that_waits_for_others_is_told_to_come_again(large):
         for thread in threads[1:]:
             thread.start()
         until(lambda: len(answers) == len(routes), "all reads are answered", seconds=4)
-        other.execute("COMMIT")
-        for thread in threads:
-            thread.join()
+    for thread in threads:
+        thread.join()
     for route, answer in answers.items():
         assert answer.status_code == 503, (route, answer.status_code, answer.text)
         assert answer.headers["retry-after"] == "1"
@@ -304,3 +312,43 @@ def test_purge_and_sigterm_wait_for_no_read(tmp_path):
         assert [answer.json()["data"]["count"] for answer in answers] == [0, 0, 0]
     finally:
         server.end()
+
+
+def test_a_search_over_too_many_agents_is_too_expensive(tmp_path):
+    """Each of them has its file opened, which is work for who asks for so many."""
+    with (
+        InProcess(tmp_path, embedder="none", open_namespaces=8, read_seconds=0.2) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        for number in range(150):
+            memory = {"agent_id": f"agent-{number}", "content": "It rains in Bangkok."}
+            assert client.post("/v1/memory/semantic", json=memory).status_code == 201
+            episode = {"session_id": "s", "type": "action", "content": "It rains."}
+            found = client.post("/v1/memory/episodic", json=memory | episode)
+            assert found.status_code == 201
+        for path in ("/v1/memory/semantic/search", "/v1/memory/search"):
+            answer = client.post(path, json={"query": "rains"})
+            assert answer.status_code == 413, answer.text
+            assert answer.json()["error"]["code"] == "TOO_EXPENSIVE"
+            assert "query" in answer.json()["error"]["message"]
+        one = {"query": "rains", "agent_id": "agent-7"}
+        assert client.post("/v1/memory/search", json=one).json()["data"]["count"] == 2
+
+
+def test_the_other_dialects_say_it_in_their_own_way(tmp_path):
+    with (
+        InProcess(tmp_path, embedder="none", read_seconds=1e-9) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
+        slow = {"value": "v" * 100_000}  # long enough for the thread
+        assert client.put("/memory/ns/key", json=slow).status_code == 200
+        with blocked(tmp_path):
+            writing = threading.Thread(
+                target=lambda: client.put("/memory/ns/other", json={"value": 1})
+            )
+            writing.start()
+            time.sleep(0.2)
+            answer = httpx.get(f"{server.url}/memory/ns/key", timeout=60)
+        writing.join()
+        assert answer.status_code in (413, 503)
+        assert set(answer.json()) == {"detail"}

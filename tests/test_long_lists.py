@@ -347,3 +347,25 @@ def test_http_1_0_reads_it_whole(filled):
     head, _, body = bytes(got).partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
     assert json.loads(body)["data"]["count"] == 20_000
+
+
+@pytest.mark.slow
+def test_a_search_of_all_agents_holds_what_it_shows(make_server, ask):
+    server = make_server()
+    http = ask(server)
+    for agent in range(8):
+        for number in range(15):
+            body = {
+                "agent_id": f"a{agent}",
+                "session_id": "s",
+                "type": "action",
+                "content": f"quokka {number} " + "x" * 900_000,
+            }
+            assert http.post("/v1/memory/episodic", json=body).status_code == 201
+    sought = {"query": "quokka", "top_k": 15, "mode": "keyword"}
+    http.post("/v1/memory/search", json={**sought, "top_k": 1})
+    with growth(server, 70 * MEGABYTE):
+        answer = http.post("/v1/memory/search", json=sought)
+    assert answer.json()["data"]["count"] == 15
+    times = [each["timestamp"] for each in answer.json()["data"]["results"]]
+    assert times == sorted(times, reverse=True)

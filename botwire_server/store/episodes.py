@@ -45,6 +45,13 @@ _SEARCHABLE = frozenset({str, int, float})
 FEW = 8
 
 
+class Match(NamedTuple):
+    """An episode that a search found, without what it holds."""
+
+    id: int
+    created_at: float
+
+
 class Said(NamedTuple):
     """What an episode says, as a text."""
 
@@ -61,7 +68,6 @@ LONGEST_SAID = 100_000
 MOST_ATOMS = 20_000
 
 _COLUMNS = "id, session_id, type, content, metadata, created_at"
-_QUALIFIED = "e.id, e.session_id, e.type, e.content, e.metadata, e.created_at, e.crc"
 
 
 @brief
@@ -142,7 +148,7 @@ def said(connection: Connection, limit: int) -> list[Said]:
     return found[::-1]
 
 
-def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
+def search(connection: Connection, query: str, *, limit: int) -> list[Match]:
     """Episodes with all the words of the query, newest first.
 
     Where no episode has them all: those that match some of them best, newest first.
@@ -150,10 +156,20 @@ def search(connection: Connection, query: str, *, limit: int) -> list[Episode]:
     sought = terms(query)
     if not sought:
         return []
-    rows = _matching(connection, all_of(sought), "e.id DESC", limit)
-    if not rows and len(sought) > 1:
-        rows = _matching(connection, any_of(sought), "bm25(episode_text), e.id DESC", limit)
-    return sorted(rows, key=lambda episode: -episode.id)
+    found = _matching(connection, all_of(sought), "e.id DESC", limit)
+    if not found and len(sought) > 1:
+        found = _matching(connection, any_of(sought), "bm25(episode_text), e.id DESC", limit)
+    return sorted(found, key=lambda match: -match.id)
+
+
+def get_all(connection: Connection, ids: Sequence[int]) -> dict[int, Episode]:
+    """The episodes with these numbers, as far as they are there."""
+    rows = connection.execute(
+        f"""SELECT {_COLUMNS}, crc FROM episodes
+        WHERE id IN (SELECT value FROM json_each(?))""",  # noqa: S608
+        (orjson.dumps(ids).decode(),),
+    )
+    return {episode.id: episode for episode in map(_episode, rows)}
 
 
 def dump(connection: Connection) -> Iterator[dict[str, Any]]:
@@ -246,13 +262,14 @@ def _beginning(connection: Connection, content: bytes) -> str:
     return str(text)
 
 
-def _matching(connection: Connection, expression: str, order: str, limit: int) -> list[Episode]:
+def _matching(connection: Connection, expression: str, order: str, limit: int) -> list[Match]:
     rows = connection.execute(
-        f"""SELECT {_QUALIFIED} FROM episode_text JOIN episodes AS e ON e.id = episode_text.rowid
+        f"""SELECT e.id, e.created_at
+        FROM episode_text JOIN episodes AS e ON e.id = episode_text.rowid
         WHERE episode_text MATCH ? ORDER BY {order} LIMIT ?""",  # noqa: S608  # one of two
         (expression, limit),
     )
-    return [_episode(row) for row in rows]
+    return [Match(*row) for row in rows]
 
 
 def _append(connection: Connection, draft: Draft, now: float) -> Episode:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from botwire_server import limits
 from botwire_server.store import episodes, states
-from botwire_server.store.episodes import Episode
+from botwire_server.store.episodes import Episode, Match
 from botwire_server.store.namespace import Totals, totals
 from botwire_server.store.tenant import Tenant
 from botwire_server.web.body import read_body
@@ -198,9 +198,10 @@ async def _search(request: Request) -> Response:
     asked = {name: value for name, value in fields.items() if name in _SEARCH_FIELDS}
     query = await query_of(request, asked)
     meant, by_vector = await semantic.find(request, query, agent)
-    said = await _said(request, asked["query"], agent, query.limit)
+    matches = await _matching(request, asked["query"], agent, query.limit)
     # Together top_k, of which the episodes that were found keep half.
-    shown = min(len(said), max(query.limit // 2, query.limit - len(meant)))
+    shown = min(len(matches), max(query.limit // 2, query.limit - len(meant)))
+    said = await _said(request, matches[:shown])
     results: list[dict[str, Any]] = [
         {**memory, "memory_type": "semantic"} for memory in meant[: query.limit - shown]
     ]
@@ -211,7 +212,7 @@ async def _search(request: Request) -> Response:
             "relevance": "text_match",
             "memory_type": "episodic",
         }
-        for name, episode in said[:shown]
+        for name, episode in said
     ]
     return await pieced(
         {"results": results, "count": len(results)},
@@ -219,24 +220,38 @@ async def _search(request: Request) -> Response:
     )
 
 
-async def _said(
+async def _matching(
     request: Request, query: str, agent: str | None, limit: int
-) -> list[tuple[str, Episode]]:
+) -> list[tuple[str, Match]]:
     """The episodes that match `query`, newest first, with their agents."""
     tenant: Tenant = request.scope["tenant"]
     agents = [agent] if agent is not None else await tenant.namespaces(holding="episodes")
-    found: list[tuple[str, Episode]] = []
+    found: list[tuple[str, Match]] = []
     for start in range(0, len(agents), SIDE_BY_SIDE):
         some = agents[start : start + SIDE_BY_SIDE]
-        answers: Sequence[list[Episode]] = await asyncio.gather(
+        answers: Sequence[list[Match]] = await asyncio.gather(
             *(tenant.namespace(name).read(episodes.search, query, limit=limit) for name in some)
         )
         for name, matches in zip(some, answers, strict=True):
-            found += [(name, episode) for episode in matches]
-        # No more than are wanted: of many agents they would fill the memory.
+            found += [(name, match) for match in matches]
         found.sort(key=lambda pair: (pair[1].created_at, pair[1].id), reverse=True)
         del found[limit:]
     return found
+
+
+async def _said(
+    request: Request, matches: Sequence[tuple[str, Match]]
+) -> list[tuple[str, Episode]]:
+    """The episodes themselves, as far as they are still there: only those that are shown."""
+    tenant: Tenant = request.scope["tenant"]
+    wanted: dict[str, list[int]] = {}
+    for name, match in matches:
+        wanted.setdefault(name, []).append(match.id)
+    fetched = await asyncio.gather(
+        *(tenant.namespace(name).read(episodes.get_all, ids) for name, ids in wanted.items())
+    )
+    there = dict(zip(wanted, fetched, strict=True))
+    return [(name, there[name][match.id]) for name, match in matches if match.id in there[name]]
 
 
 async def _overview(request: Request) -> Response:

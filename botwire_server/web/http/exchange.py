@@ -36,7 +36,7 @@ class Connection(Protocol):
     outgoing: Outgoing
 
     def want_body(self) -> None: ...
-    def answered(self) -> None: ...
+    def answered(self, *, early: bytes = b"") -> None: ...
     def cut(self) -> None: ...
 
 
@@ -215,12 +215,19 @@ class Exchange:
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("an answer is not as long as it says")
         # The head goes with the first bytes of the body: one system call of four or so.
-        if self._head or body:
-            self._outgoing.write(self._head + body if self._head else body)
-            self._head = b""
-        if not more:
-            self.answered = True
-            self._tell()
+        whole = bool(self._head) and not more
+        part, self._head = (self._head + body if self._head else body), b""
+        if more:
+            if part:
+                self._outgoing.write(part)
+            return
+        self.answered = True
+        self._tell()
+        if whole and not self.arrived:
+            self._connection.answered(early=part)
+        else:
+            if part:
+                self._outgoing.write(part)
             self._connection.answered()
 
 

@@ -3,8 +3,8 @@
 What comes in meanwhile waits, and nothing more is read: a client can make us hold a few
 kilobytes and no more. A client that sends nothing, half a head or half a body is closed in time,
 and so is one that takes nothing of its answer; a slow handler is left alone, and so is whoever
-goes on slowly. A request that is refused before its body is here is answered at once, and the
-body read to its end, within limits: most clients and proxies listen only then.
+goes on slowly. The answer to a request that is refused before its body is here waits for the
+rest of the body, within limits: most clients and proxies listen only then.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ from botwire_server.web.http.places import Places
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
-# What is still read of a request that was refused.
+# What is still read of a request that was refused, and when nothing more seems to come of it.
 DRAIN_SECONDS = 5.0
 DRAIN_BYTES = 64_000_000
+STILL_SECONDS = 0.5
 # What is read at once: a head, and what may have to wait behind it; and of a body.
 HEAD_READ = 16_384
 BODY_READ = 262_144
@@ -94,6 +95,7 @@ class _Connection(asyncio.BufferedProtocol):
     _held = b""  # what came behind it
     _read_paused = False
     _lingering = False  # nothing is answered any more; what comes is dropped
+    _early = b""  # an answer that waits for the rest of its request
     _dropped = 0  # bytes of a refused request
     _received = 0
     _gone = False
@@ -144,7 +146,7 @@ class _Connection(asyncio.BufferedProtocol):
     def shutdown(self) -> None:
         """The server ends: the request under way is the last."""
         if self._exchange is None or self._exchange.answered:
-            self.transport.close()
+            self.close()
         else:
             self._exchange.keep_alive = False
         self._watch_the_end()
@@ -169,6 +171,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close once everything is sent, and no later than nobody takes it."""
+        self._send_early()
         self.transport.close()
         self.outgoing.watch()
 
@@ -319,8 +322,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     # What goes out.
 
-    def answered(self) -> None:
-        """The answer is made, to its end."""
+    def answered(self, *, early: bytes = b"") -> None:
+        """The answer is made, to its end. One that is `early` is still to be sent."""
         exchange = self._exchange
         assert exchange is not None
         self._state.total_requests += 1
@@ -329,16 +332,30 @@ class _Connection(asyncio.BufferedProtocol):
             self._go_on()
             self._take_held()
         elif not self.transport.is_closing():
-            # Refused before its body was here. Whoever stops sending at that is served well, and
-            # whoever does not gets to read it.
+            # A proxy that hears the answer while it still sends lets its client go, who then hears
+            # nothing: it is told when the body ends, or does not go on.
+            self._early = early
             self._dropped = 0
             self._resume_reading()
             self._deadline.set(DRAIN_SECONDS)
+            self.loop.call_later(STILL_SECONDS, self._look_whether_it_goes_on, 0)
+
+    def _look_whether_it_goes_on(self, dropped: int) -> None:
+        if self._early and self._dropped == dropped:
+            self._send_early()
+        elif self._early:
+            self.loop.call_later(STILL_SECONDS, self._look_whether_it_goes_on, self._dropped)
+
+    def _send_early(self) -> None:
+        early, self._early = self._early, b""
+        if early and not self.transport.is_closing():
+            self.outgoing.write(early)
 
     def _go_on(self) -> None:
         """The request is here, and answered."""
         if self._exchange is None or self.transport.is_closing():
             return
+        self._send_early()
         if not self._exchange.keep_alive:
             if self._held:
                 self._linger()
@@ -389,6 +406,7 @@ class _Connection(asyncio.BufferedProtocol):
 
         To close while it sends would make its system throw away the answer that it has not read.
         """
+        self._send_early()
         self._lingering = True
         self._held = b""
         self._head.clear()

@@ -151,10 +151,15 @@ class Exchange:
     # The answer, as it is made.
 
     async def send(self, message: Message) -> None:
-        """Send the next part of the answer, once the client has taken enough of the last."""
+        """Send the next part of the answer, once the client has taken enough of the last.
+
+        Raises `ClientDisconnect` where it is gone and more parts would follow.
+        """
         if self._outgoing.paused:
             await self._outgoing.drained()
         if self.gone:
+            if message.get("more_body", False):
+                raise ClientDisconnect
             return
         kind = message["type"]
         if not self.started and kind == "http.response.start":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 
 # A client that took nothing of its answer for so long is given up.
 ANSWER_SECONDS = 30.0
@@ -27,8 +30,22 @@ class Outgoing:
 
     @property
     def unsent(self) -> int:
-        """Bytes that the client has not taken, beyond what its system holds for it."""
+        """Bytes that our system has not taken."""
         return 0 if self._ended else self._transport.get_write_buffer_size()
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the client's system has taken."""
+        return self._written - self.unsent - self._underway()
+
+    def _underway(self) -> int:
+        """Bytes that our system holds: megabytes, of which it takes more a third at a time."""
+        try:
+            socket = self._transport.get_extra_info("socket")
+            (count,) = struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)))
+        except (OSError, AttributeError):  # another system than Linux, or closed
+            return 0
+        return int(count)
 
     def write(self, data: bytes) -> None:
         """Send, or keep until the client takes it."""
@@ -64,10 +81,11 @@ class Outgoing:
             self._watching.cancel()
 
     def _look(self, taken_before: int | None) -> None:
-        unsent = self.unsent
-        taken = self._written - unsent
         self._watching = None
-        if unsent and taken == taken_before:
+        if not self.unsent:
+            return
+        taken = self.taken
+        if taken == taken_before:
             self._transport.abort()
-        elif unsent:
+        else:
             self._watching = self._loop.call_later(ANSWER_SECONDS, self._look, taken)

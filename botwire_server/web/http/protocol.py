@@ -151,18 +151,19 @@ class _Connection(asyncio.BufferedProtocol):
             self._exchange.keep_alive = False
         self._watch_the_end()
 
-    def _watch_the_end(self, received: int | None = None, unsent: int = 0) -> None:
+    def _watch_the_end(self, before: tuple[int, int, int] | None = None) -> None:
         """Abandon a client that holds up the end of the server: called once in a span."""
         if self._gone:
             return
-        now_unsent = self.outgoing.unsent
-        if received is not None:
-            sends = self._body is None or self._received - received >= SHUTDOWN_BYTES
-            takes = not unsent or now_unsent == 0 or abs(unsent - now_unsent) >= SHUTDOWN_BYTES
+        now = self._received, self.outgoing.taken, self.outgoing.unsent
+        if before is not None:
+            received, taken, unsent = before
+            sends = self._body is None or now[0] - received >= SHUTDOWN_BYTES
+            takes = not (unsent and now[2]) or now[1] - taken >= SHUTDOWN_BYTES
             if not (sends and takes):
                 self.abandon()
                 return
-        self.loop.call_later(SHUTDOWN_SECONDS, self._watch_the_end, self._received, now_unsent)
+        self.loop.call_later(SHUTDOWN_SECONDS, self._watch_the_end, now)
 
     def abandon(self) -> None:
         """Close at once, whatever is unsent; also one that is closing, which it may be for good."""

@@ -108,10 +108,11 @@ def test_a_proxy_lets_go_of_connections_before_the_server_does(name):
     )
 
 
-@pytest.mark.parametrize(("name", "limit"), [("nginx.conf", "1m"), ("Caddyfile", "1MiB")])
-def test_a_proxy_takes_what_the_server_takes(name, limit):
-    assert re.search(rf"max(_body)?_size {limit}\b", (DEPLOY / name).read_text())
+def test_a_proxy_takes_what_the_server_takes():
+    assert re.search(r"max_body_size 1m\b", (DEPLOY / "nginx.conf").read_text())
     assert Config().max_body_bytes == 1024**2
+    # It would cut off clients that still send: scripts/smuggling --only large.
+    assert "max_size" not in (DEPLOY / "Caddyfile").read_text()
 
 
 @pytest.fixture

@@ -43,7 +43,8 @@ def require(*programs: str) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Missing(f"needs {', '.join(missing)}: on Debian, apt install {' '.join(missing)}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", *missing]):
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    for command in ([*apt, "update"], [*apt, "-y", "install", *missing]):
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=600, check=False
         )

@@ -144,6 +144,17 @@ CAMPAIGNS = (
         body_looked_through="--parts 2",
         no_deadline="--rounds 1 --parts 1",
         crowd_looked_through="--rounds 1 --parts 1",
+        keeps_trailers="--parts 3",
+        keeps_all_requests="--parts 3",
+        keeps_what_is_offered="--parts 3",
+    ),
+    *campaign(
+        "smuggling",
+        "scripts/smuggling --attempts 22 --tries 1 --only smuggle --only cache --only large "
+        "--only java",
+        upgrade_loses_body="--attempts 6 --only smuggle",
+        cacheable="--only cache",
+        told_early="--only large --tries 1",
     ),
     *campaign(
         "growth",

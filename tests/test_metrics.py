@@ -126,7 +126,7 @@ def test_refusals_for_a_quota_are_counted_by_its_kind(tmp_path):
 
 def test_quotas_of_tiers_are_counted(tmp_path):
     (tmp_path / "tiers.toml").write_text(
-        "[tiers.small]\ncalls_per_day = 6\nagents = 1\nstorage_bytes = 10\nvectors = 1\n"
+        "[tiers.small]\ncalls_per_day = 6\nagents = 1\nstorage_bytes = 30\nvectors = 1\n"
     )
     data = tmp_path / "data"
     with Keyed(data, tiers=tmp_path / "tiers.toml") as office:

@@ -27,6 +27,7 @@ FROZEN = {
     "control/3.sql": "7418f9f5011e7f1099a051ee2f3d78e30ead4a8a38305b80cc6841a4d6e57a48",
     "control/4.sql": "451be7073ec191818e2f87d8e6115d80e52b098ded87eec96315e1e16a041992",
     "control/5.sql": "e1cbeb1102cc296c0dc7b088c00aebeca6a20ce7636532ca47cb17c2921966dd",
+    "control/6.sql": "d85bec50c30eb9465a6589948774e27c8a74e37d060a7e9f71a7ad58c4b90cc6",
     "namespace/1.sql": "d31f04b2e5c1c14bde57fc33dc5ff0c2b80b26ac9630de3dda534d69aeb937da",
     "namespace/2.sql": "40f9b649941a47b2517d5bc876cd3b4bec8a6889980ecc8f045d0d5e8c64d889",
     "namespace/3.sql": "12c294e4590cedc0d7567bd586856672aa8cea7a042f5ecbc8978a77e391c22b",

@@ -26,6 +26,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 DAY = 86_400
+# How much larger a limited tenant's file may be than all that it may store: for keys, ids, indexes
+# and vectors, which do not count. No honest user comes near.
+DISK_TIMES = 16
+DISK_MORE = 64 * 1024 * 1024
 
 
 class Totals(NamedTuple):
@@ -218,10 +222,12 @@ class Namespace(Database):
         _count_write(connection, limits)
         if not limits.namespace_bytes and limits.room is None:
             return unit()
-        before = _held(connection)
+        before, used = _held(connection), _used(connection)
         result = unit()
         after = _held(connection)
         _require_size(limits, before, after)
+        if limits.storage_bytes:
+            _require_disk(limits, used, _used(connection))
         # The last that can fail: what is promised is used, or given back with the transaction.
         self.promises.ask(
             limits, bytes=after.bytes - before.bytes, vectors=after.vectors - before.vectors
@@ -320,6 +326,27 @@ def _require_size(limits: Limits, before: _Held, after: _Held) -> None:
             resets_at=None,
             kind="namespace_bytes",
         )
+
+
+def _require_disk(limits: Limits, before: int, after: int) -> None:
+    """Refuse to let a file grow that is far larger than what may be stored: full of names."""
+    if after > max(before, DISK_TIMES * limits.storage_bytes + DISK_MORE):
+        raise QuotaExceeded(
+            "The keys, ids and indexes of this namespace take far more room than what may be "
+            "stored; delete something first.",
+            limit=limits.storage_bytes,
+            resets_at=None,
+            kind="storage",
+        )
+
+
+def _used(connection: Connection) -> int:
+    """The bytes of a file's pages that hold something."""
+    [[pages], [free], [size]] = (
+        connection.execute(f"PRAGMA {what}").fetchone()
+        for what in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
 
 
 def day_of(now: float) -> int:

@@ -35,6 +35,9 @@ MOST_OPEN = 256
 
 DRAFT = ".new"
 
+# Files that were removed are remembered as long as somebody may still ask for them.
+MOST_REMOVED = 65_536
+
 # How long a namespace that could only be opened for reading stays so before it is tried again.
 FROZEN_SECONDS = 1.0
 
@@ -88,7 +91,7 @@ class Pool:
         # Callers that have been promised a namespace and did not get their turn yet.
         self._promised: Counter[str] = Counter()
         self._template = template(NAMESPACE, directory)
-        self._removed: set[str] = set()
+        self._removed: OrderedDict[str, None] = OrderedDict()
         self._told: set[str] = set()
         # Those that were opened for reading only, and when.
         self._frozen: dict[str, float] = {}
@@ -180,7 +183,7 @@ class Pool:
     async def retired(self, row: NamespaceRow) -> Namespace:
         """`retire` a namespace; it as it was closed."""
         namespace = await self.open(row)
-        self._removed.add(row.file)
+        self._let_go(row.file)
         await self.close(row.file)
         return namespace
 
@@ -189,7 +192,7 @@ class Pool:
 
         The registry must have let go of it before: this cannot be undone.
         """
-        self._removed.add(file)
+        self._let_go(file)
         await self.close(file)
         self._anchor.require()  # or it would be another directory's file
         try:
@@ -201,9 +204,18 @@ class Pool:
 
     def drop_directory(self, tenant_id: str) -> None:
         """Remove the directory of a tenant that is gone."""
+        path = self._directory / "tenants" / tenant_id
         # Not empty if a draft is just being made there; the next start clears that.
         with contextlib.suppress(OSError):
-            (self._directory / "tenants" / tenant_id).rmdir()
+            path.rmdir()
+            self._rooted.discard(path)
+
+    def _let_go(self, file: str) -> None:
+        """Let nobody open a file any more who found it in the registry before."""
+        self._removed[file] = None
+        self._told.discard(file)
+        if len(self._removed) > MOST_REMOVED:
+            self._removed.popitem(last=False)
 
     async def close_all(self) -> None:
         """Commit what is queued, close every file."""

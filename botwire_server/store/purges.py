@@ -25,6 +25,8 @@ from botwire_server.store.rows import NamespaceRow
 from botwire_server.store.spent import Spent
 
 NAMESPACE, PREFIX, TENANT = "namespace", "prefix", "tenant"
+# Receipts of single namespaces that are kept of a tenant, with their lines in the audit.
+MOST_RECEIPTS = 10_000
 
 NOTHING = Spent()
 
@@ -200,7 +202,24 @@ def finish(connection: Connection, purge_id: str) -> dict[str, Any]:
             f"{count} namespaces, {receipt['bytes']} bytes",
         ),
     )
+    if scope == NAMESPACE:
+        _drop_oldest(connection, tenant_id)
     return receipt
+
+
+def _drop_oldest(connection: Connection, tenant_id: str) -> None:
+    """Keep the last `MOST_RECEIPTS` of what was purged one by one: a tenant can do so for ever."""
+    oldest = """SELECT id FROM purges WHERE tenant_id = ?1 AND scope = ?2 AND receipt IS NOT NULL
+        ORDER BY started_at DESC LIMIT -1 OFFSET ?3"""
+    which = (tenant_id, NAMESPACE, MOST_RECEIPTS)
+    connection.execute(f"DELETE FROM tombstones WHERE purge_id IN ({oldest})", which)  # noqa: S608
+    connection.execute(f"DELETE FROM purges WHERE id IN ({oldest})", which)  # noqa: S608
+    connection.execute(
+        """DELETE FROM audit WHERE id IN (SELECT id FROM audit
+            WHERE tenant_id = ?1 AND action = 'purge ' || ?2
+            ORDER BY id DESC LIMIT -1 OFFSET ?3)""",
+        which,
+    )
 
 
 def receipt_of(connection: Connection, purge_id: str) -> dict[str, Any] | None:

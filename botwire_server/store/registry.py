@@ -21,14 +21,11 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from botwire_server.errors import (
-    Closed,
     Damaged,
-    QuotaExceeded,
-    Unauthorized,
     Unavailable,
     Unusable,
 )
-from botwire_server.store import driver, keys, spent, swap
+from botwire_server.store import driver, keys, making, spent, swap
 from botwire_server.store.database import Database
 from botwire_server.store.deadlines import Deadline
 from botwire_server.store.driver import Clock, Connection, Durability
@@ -218,7 +215,7 @@ class Registry:
     async def ensure_tenant(self, name: str, tier: str) -> TenantRow:
         """The tenant of this name, made if there is none."""
         row = self.tenant(name)
-        return row if row is not None else await self.change(_ensure_tenant, name, tier)
+        return row if row is not None else await self.change(making.ensure_tenant, name, tier)
 
     async def add_namespace(
         self, tenant_id: str, name: str, *, id: str, file: str, most: int = 0, counted: bool = False
@@ -228,7 +225,7 @@ class Registry:
         `most` is how many the tenant may have. Raises `Unauthorized` if the tenant is gone, and
         where its writes are `counted`, `Closed` while those of its name are not.
         """
-        return await self.change(_add_namespace, tenant_id, name, id, file, most, counted)
+        return await self.change(making.add_namespace, tenant_id, name, id, file, most, counted)
 
     async def note(self, totals: Iterable[tuple[NamespaceRow, Totals, Outlook]]) -> None:
         """Record what namespaces hold, and their outlook."""
@@ -386,61 +383,6 @@ def prepare(directory: Path) -> Path:
     finally:
         draft.unlink()
     return path
-
-
-def _ensure_tenant(connection: Connection, name: str, tier: str) -> TenantRow:
-    connection.execute(
-        "INSERT INTO tenants (id, name, tier, created_at) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING",
-        (secrets.token_hex(8), name, tier, connection.now),
-    )
-    row = connection.execute(
-        "SELECT id, name, tier FROM tenants WHERE name = ? AND purging_at IS NULL", (name,)
-    ).fetchone()
-    if row is None:
-        raise Unavailable("This tenant is being purged; try again when that is done.")
-    return TenantRow(*row)
-
-
-def _add_namespace(
-    connection: Connection,
-    tenant_id: str,
-    name: str,
-    id: str,
-    file: str,
-    most: int,
-    counted: bool,
-) -> NamespaceRow:
-    if (
-        connection.execute(
-            "SELECT 1 FROM tenants WHERE id = ? AND purging_at IS NULL", (tenant_id,)
-        ).fetchone()
-        is None
-    ):
-        raise Unauthorized("This tenant is gone, and its keys with it.")
-    if counted and spent.pending(connection, tenant_id, name) is not None:
-        raise Closed("A namespace of this name is just being removed.")
-    connection.execute(
-        "INSERT INTO namespaces (id, tenant_id, name, file, created_at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (tenant_id, name) DO NOTHING",
-        (id, tenant_id, name, file, connection.now),
-    )
-    if most:
-        [count] = connection.execute(
-            "SELECT count(*) FROM namespaces WHERE tenant_id = ?", (tenant_id,)
-        ).fetchone()
-        if count > most:
-            raise QuotaExceeded(
-                f"This tenant has its {most} agents (namespaces); remove one first.",
-                limit=most,
-                resets_at=None,
-                kind="agents",
-            )
-    row = connection.execute(
-        "SELECT id, tenant_id, name, file FROM namespaces WHERE tenant_id = ? AND name = ?",
-        (tenant_id, name),
-    ).fetchone()
-    return NamespaceRow(*row)
 
 
 def _note(connection: Connection, totals: list[tuple[NamespaceRow, Totals, Outlook]]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+# The id of a tenant that is made when something is first stored in it.
+UNMADE = ""
+
 
 class TenantRow(NamedTuple):
-    """A tenant as the registry knows it."""
+    """A tenant as the registry knows it; or one that it does not know yet, `UNMADE`."""
 
     id: str
     name: str

@@ -20,7 +20,7 @@ from botwire_server.store.driver import Connection
 from botwire_server.store.keys import Grant
 from botwire_server.store.namespace import Namespace, Totals, no_more_writes
 from botwire_server.store.room import Limits
-from botwire_server.store.rows import TenantRow
+from botwire_server.store.rows import UNMADE, TenantRow
 from botwire_server.store.usage import Call
 from botwire_server.store.views import View
 
@@ -107,6 +107,14 @@ class Tenant:
         return await self._directory.registry.query_within(
             self.deadline, usage.report, self._row.id
         )
+
+    async def made(self) -> TenantRow:
+        """The tenant as the registry knows it, made where it does not."""
+        if self._row.id == UNMADE:
+            self._row = await self._directory.registry.ensure_tenant(self._row.name, self._row.tier)
+            self.call = self.call._replace(tenant_id=self._row.id)
+            self._directory.ledger.count(self.call, 0)
+        return self._row
 
     def count_embeddings(self, embeddings: int) -> None:
         """Count texts that were embedded for this call."""
@@ -278,6 +286,7 @@ class NamespaceRef:
             if limits.room is not None or limits.namespace_bytes or kwargs.get("condition"):
                 # What is refused must not leave an empty namespace: it is tried where nothing is.
                 await self._directory.nowhere.write(unit, limits, *args, **kwargs)
+            self._tenant_row = await self._tenant.made()
             row = await self._directory.create(
                 self._tenant_row,
                 self._name,

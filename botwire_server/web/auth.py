@@ -26,9 +26,10 @@ from botwire_server.errors import (
 )
 from botwire_server.store import keys
 from botwire_server.store.directory import DataDirectory
+from botwire_server.store.making import SANDBOX
 from botwire_server.store.registry import DEFAULT_TENANT, MOST_REMEMBERED
 from botwire_server.store.room import Limits
-from botwire_server.store.rows import KeyRow, TenantRow
+from botwire_server.store.rows import UNMADE, KeyRow, TenantRow
 from botwire_server.store.tenant import Tenant
 from botwire_server.store.usage import NO_KEY, Call
 
@@ -77,7 +78,7 @@ class Door:
                 raise _unknown(credential)
             self._protect(headers, header)
             if row is None:
-                row = await self._registry.ensure_tenant(name, tiers.UNLIMITED)
+                row = await self._new(name)
             grant = keys.UNLIMITED
             call = Call(row.id, NO_KEY)
         tier, limits = self._tier(row)
@@ -116,6 +117,12 @@ class Door:
 
     def _protect(self, headers: RawHeaders, header: Headers) -> None:
         protect(headers, header, local=self._local, pages=self._pages)
+
+    async def _new(self, name: str) -> TenantRow:
+        """A tenant of an open server; a sandbox is made when something is stored in it."""
+        if name == DEFAULT_TENANT:
+            return await self._registry.ensure_tenant(name, tiers.UNLIMITED)
+        return TenantRow(UNMADE, name, tiers.UNLIMITED)
 
     def _give(self, key: KeyRow, row: TenantRow) -> tuple[KeyRow, keys.Grant, Call]:
         if len(self._given) >= MOST_REMEMBERED:
@@ -172,7 +179,7 @@ def presented(headers: RawHeaders, header: Headers) -> str | None:
 
 def sandbox(credential: str) -> str:
     """The name of the tenant that a credential opens on an open server."""
-    return f"sandbox-{hashlib.sha256(credential.encode()).hexdigest()[:24]}"
+    return f"{SANDBOX}{hashlib.sha256(credential.encode()).hexdigest()[:24]}"
 
 
 def protect(

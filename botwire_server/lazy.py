@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     import botocore as botocore
     import numpy as numpy
     import prometheus_client
+    import rich.console
+    import rich.progress
+    import rich.table
+    import rich.text
 
     prometheus = prometheus_client
+    rich_console = rich.console
+    rich_progress = rich.progress
+    rich_table = rich.table
+    rich_text = rich.text
 else:
 
     class _Lazy:
@@ -35,5 +43,10 @@ else:
 
     numpy = _Lazy("numpy")
     prometheus = _Lazy("prometheus_client")
+    # Of a command that has something to show; `serve` has not.
+    rich_console = _Lazy("rich.console")
+    rich_progress = _Lazy("rich.progress")
+    rich_table = _Lazy("rich.table")
+    rich_text = _Lazy("rich.text")
     boto3 = _Lazy("boto3")  # an extra: may be missing
     botocore = _Lazy("botocore")

@@ -187,7 +187,7 @@ def test_a_mistake_is_one_sentence(mistaken, arguments, code, said):
     assert done.stdout == "" or arguments[-1] == "--yes"
     if code == 1:
         assert len(done.stderr.splitlines()) == 1
-        assert done.stderr.startswith("botwire-server: ")
+        assert done.stderr.startswith('{"error":' if "--json" in arguments else "botwire-server: ")
 
 
 @pytest.fixture(scope="module")

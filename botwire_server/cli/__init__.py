@@ -9,6 +9,7 @@ import sys
 from typing import NoReturn
 
 import click
+import orjson
 
 from botwire_server import __version__
 from botwire_server.cli import (
@@ -23,9 +24,11 @@ from botwire_server.cli import (
     tenants,
     vectors,
 )
-from botwire_server.cli.terminal import say
+from botwire_server.cli.terminal import printable_json, say
 from botwire_server.config import refuse_unknown_variables
 from botwire_server.errors import Refusal, Unusable
+
+AS_JSON = "--json"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,12 +68,14 @@ def variables(command: click.Command) -> set[str]:
 
 
 def main() -> None:
-    """The console script: a refusal is one sentence and exit code 1."""
+    """The console script: a refusal is one sentence and exit code 1, with --json as JSON."""
     try:
         if sys.argv[1:2] != ["doctor"]:  # which tells of them among the rest
             refuse_unknown_variables(os.environ, variables(cli))
         cli(standalone_mode=False)
     except click.ClickException as error:
+        if AS_JSON in sys.argv:
+            _fail(error.format_message(), error.exit_code)
         shown = io.StringIO()
         error.show(shown)  # it may quote an argument
         say(shown.getvalue(), err=True, nl=False)
@@ -85,6 +90,10 @@ def main() -> None:
         _fail("An argument is no valid UTF-8.")
 
 
-def _fail(sentence: str) -> NoReturn:
-    say(f"botwire-server: {sentence}", err=True)
-    sys.exit(1)
+def _fail(sentence: str, code: int = 1) -> NoReturn:
+    if AS_JSON in sys.argv:
+        error = {"error": {"message": sentence, "exit_code": code}}
+        click.echo(printable_json(orjson.dumps(error).decode()), err=True)
+    else:
+        say(f"botwire-server: {sentence}", err=True)
+    sys.exit(code)

@@ -15,7 +15,6 @@ from botwire_server import tiers
 from botwire_server.cli.common import (
     ACTOR,
     POLL_SECONDS,
-    Progress,
     common,
     confirm,
     finish_begun,
@@ -24,7 +23,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
-from botwire_server.cli.terminal import printable, say
+from botwire_server.cli.terminal import Progress, printable, say
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.store import premises, swap
 from botwire_server.store import restore as reading

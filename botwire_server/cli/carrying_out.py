@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from botwire_server.cli.common import MOST_OPEN, POLL_SECONDS, Progress
+from botwire_server.cli.common import MOST_OPEN, POLL_SECONDS
+from botwire_server.cli.terminal import Progress
 from botwire_server.store import chores
 from botwire_server.store.chores import Chore, State
 from botwire_server.store.directory import DataDirectory

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from botwire_server.cli.common import Progress, common, show_json
-from botwire_server.cli.terminal import printable, say
+from botwire_server.cli.common import common, show_json
+from botwire_server.cli.terminal import Progress, printable, say
 from botwire_server.store.driver import require_driver
 from botwire_server.store.survey import survey
 

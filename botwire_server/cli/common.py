@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ import click
 import orjson
 
 from botwire_server import tiers
-from botwire_server.cli.terminal import draw, printable, printable_json, say
+from botwire_server.cli.terminal import Progress, printable, printable_json, say, table
 from botwire_server.config import Config, variable
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.store import premises, purges, replacing, swap
@@ -133,26 +132,6 @@ async def finish_begun(data_dir: Path) -> bool:
     return True
 
 
-class Progress:
-    """A bar on stderr for people; nothing where nobody looks."""
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._shown = sys.stderr.isatty()
-
-    def show(self, done: int, total: int) -> None:
-        """Draw the bar."""
-        if self._shown and total:
-            filled = 30 * done // total
-            bar = "#" * filled + "-" * (30 - filled)
-            draw(f"{self._label} [{bar}] {done}/{total}")
-
-    def close(self) -> None:
-        """Go to the next line."""
-        if self._shown:
-            say("", err=True)
-
-
 def confirm(question: str, *, yes: bool, otherwise: str = "Nothing was removed") -> None:
     """Ask before something is lost; `--yes` answers."""
     if yes:
@@ -185,11 +164,7 @@ def show_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, emp
     if not cells:
         say(empty)
         return
-    table = [[column.replace("_", " ") for column in columns], *cells]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
-        say("  ".join(padded).rstrip())
+    table([[column.replace("_", " ") for column in columns], *cells])
 
 
 def _cell(value: Any) -> str:

@@ -9,7 +9,6 @@ import click
 
 from botwire_server.cli.backups import purge_from, purged_before
 from botwire_server.cli.common import (
-    Progress,
     common,
     confirm,
     operate,
@@ -17,7 +16,7 @@ from botwire_server.cli.common import (
     show_record,
     show_table,
 )
-from botwire_server.cli.terminal import say
+from botwire_server.cli.terminal import Progress, say
 from botwire_server.store.buckets import place_at
 from botwire_server.tiers import UNLIMITED
 

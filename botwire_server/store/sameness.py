@@ -60,7 +60,7 @@ _STRAIGHT = (
     *(("“", '"'), ("”", '"'), ("„", '"'), ("…", "...")),
 )
 _LETTERS = re.compile(r"[^\W\d_]++(?:'[^\W\d_]++)*+")
-# A word that ends otherwise ends no sentence and begins none, and is followed by no comma.
+# A word that ends otherwise ends no sentence and begins none, and wears no comma.
 _ENDS = frozenset('.!?,;:"')
 # Unicode's Stream-Safe Text Format (UAX 15): normalising sorts the marks on a letter, which takes
 # the square of their number.
@@ -82,23 +82,42 @@ def canonical(text: str) -> list[str]:
     commas_matter = ("," in text or ";" in text) and _commas_matter(words)
     found: list[str] = []
     begins = True  # a sentence
+    # What repeats itself is looked at once.
+    known: dict[tuple[str, str | None, str, bool], tuple[str, str]] = {}
     for place, word in enumerate(words):
         if word[-1] not in _ENDS and word == word.lower():  # most words
             found.append(word)
             begins = False
             continue
         following = words[place + 1] if place + 1 < len(words) else None
-        body, end = _without_end(word, following)
-        if body.endswith((",", ";")) and following is not None and not commas_matter:
-            before = body[:-1]
-            if _is_plain(before) and _is_plain(following.rstrip(".!")):
-                body = before
-        near = (found[-1] if found else "", following or "")
-        found.append(_folded(body, shouted=shouted, begins=begins, near=near))
+        around = (word, following, found[-1] if found else "", begins)
+        if around not in known:
+            known[around] = _plain(*around, shouted=shouted, commas_matter=commas_matter)
+        body, end = known[around]
+        found.append(body)
         if end:
             found.append(end)
         begins = bool(end) or body.endswith((".", ":", '"'))
     return found
+
+
+def _plain(
+    word: str,
+    following: str | None,
+    before: str,
+    begins: bool,
+    *,
+    shouted: bool,
+    commas_matter: bool,
+) -> tuple[str, str]:
+    """A word as it is compared, and the sign behind it that matters."""
+    body, end = _without_end(word, following) if word[-1] in _ENDS else (word, "")
+    if body.endswith((",", ";")) and following is not None and not commas_matter:
+        bare = body[:-1]
+        if _is_plain(bare) and _is_plain(following.rstrip(".!")):
+            body = bare
+    near = (before, following or "")
+    return _folded(body, shouted=shouted, begins=begins, near=near), end
 
 
 def _normal(text: str) -> str:
@@ -182,7 +201,7 @@ def _folded_compound(word: str) -> str:
 
 
 def _is_plain(word: str) -> bool:
-    return _LETTERS.fullmatch(word) is not None
+    return word.isalpha() or _LETTERS.fullmatch(word) is not None
 
 
 def _commas_matter(words: list[str]) -> bool:

@@ -36,7 +36,8 @@ class Field:
         if "enum" in schema or "const" in schema or self.kinds <= {"boolean", "null"}:
             return 0
         if "array" in self.kinds and "maxItems" in schema:
-            return 64 * int(schema["maxItems"])
+            # An item may be as long as the body has room.
+            return int(schema["maxItems"]) * (16_384 if self.name == "items" else 64)
         bounds = [
             int(schema[name])
             for kind, name in (("string", "maxLength"), ("object", "x-max-bytes"))

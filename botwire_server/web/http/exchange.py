@@ -24,6 +24,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 PRIVATE = b"cache-control: no-store\r\nvary: Authorization, X-API-Key, Cookie, Origin\r\n"
 SNIFFED = b"x-content-type-options: nosniff\r\n"
 CLOSE = b"connection: close\r\n"
+_TOLD = frozenset({b"content-length", b"cache-control", b"x-content-type-options", b"connection"})
 _WITHOUT_BODY = frozenset({204, 304})
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -106,6 +107,11 @@ class Exchange:
         """Bytes that arrived and were not taken."""
         return len(self._body)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the client said that it waits to be told to send the body, and was not."""
+        return self._expects and not self.arrived
+
     def take(self, part: bytes, *, ended: bool) -> None:
         """A part of the body came, or its end."""
         if not self._body:
@@ -131,7 +137,7 @@ class Exchange:
 
     async def receive(self) -> Message:
         """What came of the body since the last call; waits for something to come."""
-        if self._expects and not self.arrived and not self.gone:
+        if self.waits and not self.gone:
             self._outgoing.write(CONTINUE)
         self._expects = False
         if not self._fresh and not self.gone and not self.answered:
@@ -163,8 +169,8 @@ class Exchange:
             return
         kind = message["type"]
         if not self.started and kind == "http.response.start":
-            self.started = True
             self._head = self._head_of(message["status"], message.get("headers", ()))
+            self.started = True
         elif self.started and not self.answered and kind == "http.response.body":
             self._go_on(message.get("body", b""), more=message.get("more_body", False))
         else:
@@ -175,18 +181,22 @@ class Exchange:
         closes = private = sniffed = False
         lines = [_STATUS_LINES[status]]
         for name, value in (*self._defaults, *headers):
-            if b"\n" in value or b"\r" in value:
-                raise RuntimeError("a header of an answer holds a line break")
             lines += (name, b": ", value, b"\r\n")
-            if name == b"content-length":
+            if name not in _TOLD:
+                pass
+            elif name == b"content-length":
                 length = int(value)
             elif name == b"cache-control":
                 private = True
             elif name == b"x-content-type-options":
                 sniffed = True
-            elif name == b"connection" and value.lower() == b"close":
+            elif value.lower() == b"close":
                 closes = True
                 self.keep_alive = False
+        ends = len(lines) // 4 + 1
+        lines = [b"".join(lines)]
+        if not lines[0].count(b"\n") == lines[0].count(b"\r") == ends:
+            raise RuntimeError("a header of an answer holds a line break")
         if not private:
             lines.append(PRIVATE)
         if not sniffed:

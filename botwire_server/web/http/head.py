@@ -24,13 +24,16 @@ _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ([!-\"$-~]+) HTTP/1\.([
 _ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 _HOST = re.compile(rb"(?:([0-9A-Za-z._-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::([0-9]{0,5}))?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_ALLOWED = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 # What no head goes on from, however it does: controls, and line ends of other kinds.
 _HOPELESS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r[^\n]|\A[^\r!-~]")
 
-# Names of fields as they were sent, each in lower case: clients repeat themselves.
+# Names of fields as they were sent, each in lower case, and hosts that are well-formed: clients
+# repeat themselves.
 _names: dict[bytes, bytes] = {}
-_MOST_NAMES = 1_000
+_hosts: set[bytes] = set()
+_MOST_KNOWN = 1_000
+_KEPT = frozenset({None, b"keep-alive", b"Keep-Alive"})
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
 
 
@@ -90,7 +93,7 @@ def parse(head: bytes) -> Head:
     line, *lines = head.split(b"\r\n")
     if len(lines) > MOST_FIELDS:
         raise too_large()
-    if not head.count(b"\r") == head.count(b"\n") == len(lines) or _CONTROL.search(head):
+    if not head.count(b"\r") == head.count(b"\n") == len(lines) or head.translate(None, _ALLOWED):
         raise _invalid("a line holds a control character, or ends in something else than CR LF")
     found = _LINE.fullmatch(line)
     if found is None:
@@ -108,20 +111,22 @@ def parse(head: bytes) -> Head:
     target, _, query = found[2].partition(b"?")
     if not target.startswith(b"/"):
         target, query = _other_form(found[1], found[2], framing.get(b"host"))
-    if b"host" in framing:
-        _check_host(framing[b"host"])
+    host = framing.get(b"host")
+    if host is not None:
+        if host not in _hosts:
+            _check_host(host)
     elif current:
         raise Rejected(Invalid("The header Host is missing: HTTP/1.1 needs one."))
     expects = framing.get(b"expect")
     if expects is not None and expects.lower() != b"100-continue":
         raise Rejected(Invalid("The header Expect may be 100-continue only."), 417)
     return Head(
-        method=found[1].decode(),
-        path=target,
-        query=query,
-        version="1.1" if current else "1.0",
-        headers=headers,
-        length=_length(framing, current=current),
+        found[1].decode(),
+        target,
+        query,
+        "1.1" if current else "1.0",
+        headers,
+        _length(framing, current=current),
         keep_alive=current and not _closes(framing.get(b"connection")),
         expects=current and expects is not None,
     )
@@ -136,7 +141,7 @@ def _named(sent: bytes, colon: bytes) -> bytes:
     if not colon or _TOKEN.fullmatch(sent) is None:
         raise _invalid("a header is not NAME: VALUE, without a space before the colon")
     name = sent.lower()
-    if len(_names) < _MOST_NAMES and len(sent) <= 64:
+    if len(_names) < _MOST_KNOWN and len(sent) <= 64:
         _names[sent] = name
     return name
 
@@ -168,13 +173,14 @@ def _other_form(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes
 def _check_host(host: bytes) -> None:
     found = _HOST.fullmatch(host)
     if found is not None and (not found[3] or int(found[3]) < 65_536):
-        if found[2] is None:
-            return
         try:
-            IPv6Address(found[2].decode())
+            if found[2] is not None:
+                IPv6Address(found[2].decode())
         except AddressValueError:
             pass
         else:
+            if len(_hosts) < _MOST_KNOWN:
+                _hosts.add(host)
             return
     raise Rejected(Invalid("The header Host is malformed: it must be NAME or NAME:PORT."))
 
@@ -207,6 +213,7 @@ def _unknown_encoding() -> Rejected:
 
 
 def _closes(connection: bytes | None) -> bool:
-    return connection is not None and any(
-        option.strip(b" \t").lower() == b"close" for option in connection.split(b",")
-    )
+    if connection in _KEPT:
+        return False
+    assert connection is not None
+    return any(option.strip(b" \t").lower() == b"close" for option in connection.split(b","))

@@ -38,10 +38,12 @@ from botwire_server.web.http.places import Places
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0
-# What is still read of a request that was refused, and when nothing more seems to come of it.
+# What is still read of a request that was refused, and when nothing more seems to come of it: of
+# one that waits for 100 Continue sooner, though proxies that pass this on do not wait.
 DRAIN_SECONDS = 5.0
 DRAIN_BYTES = 64_000_000
 STILL_SECONDS = 0.5
+WAITING_SECONDS = 0.1
 # What is read at once: a head, and what may have to wait behind it; and of a body.
 HEAD_READ = 16_384
 BODY_READ = 262_144
@@ -339,7 +341,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._dropped = 0
             self._resume_reading()
             self._deadline.set(DRAIN_SECONDS)
-            self.loop.call_later(STILL_SECONDS, self._look_whether_it_goes_on, 0)
+            still = WAITING_SECONDS if exchange.waits else STILL_SECONDS
+            self.loop.call_later(still, self._look_whether_it_goes_on, 0)
 
     def _look_whether_it_goes_on(self, dropped: int) -> None:
         if self._early and self._dropped == dropped:

@@ -280,7 +280,7 @@ async def test_500_cancelled_callers_leave_no_half_and_no_open_transaction(path,
                 if chance.random() < 0.3:
                     await asyncio.sleep(chance.random() * 0.002)
                 task.cancel() if chance.random() < 0.2 else asyncio.get_running_loop().call_later(
-                    chance.random() * 0.03, task.cancel
+                    chance.random() * 0.06, task.cancel
                 )
             await asyncio.gather(*tasks, return_exceptions=True)
         cancelled = stored(path)

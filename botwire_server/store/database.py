@@ -336,8 +336,8 @@ class Database:
             else:
                 for job in batch:
                     job.perform(connection)
-            if not patient and any(isinstance(job.error, Long) for job in batch):
-                raise BlockingIOError
+            if not patient:
+                _require_short(batch)
             return False
         if connection.doubtful and not patient:
             raise BlockingIOError
@@ -358,10 +358,10 @@ class Database:
                 raise
             for job in batch:
                 job.perform(connection)
-            if not patient and any(isinstance(job.error, Long) for job in batch):
-                connection.execute("ROLLBACK")
-                raise BlockingIOError
-            if any(job.writes and job.error is not None for job in batch):
+            failed = [job for job in batch if job.error is not None]
+            if failed and not patient:
+                _require_short(failed, connection)
+            if any(job.writes for job in failed):
                 # Rare, so that savepoints are taken only now: undo all, and once more with them.
                 connection.execute("ROLLBACK")
                 self.undone()
@@ -419,6 +419,14 @@ class Database:
 
     def settled(self) -> None:
         """Called on the loop after every batch; for subclasses that keep count."""
+
+
+def _require_short(batch: Batch, connection: Connection | None = None) -> None:
+    """Raise `BlockingIOError` where a row was too long; the transaction is undone."""
+    if any(isinstance(job.error, Long) for job in batch):
+        if connection is not None:
+            connection.execute("ROLLBACK")
+        raise BlockingIOError
 
 
 def _connect(

@@ -114,21 +114,18 @@ def next_batch(queue: deque[Job[Any]]) -> Batch:
     """
     first = queue.popleft()
     batch = [first]
+    if first.brief:
+        while queue and queue[0].brief and len(batch) < LONGEST_BATCH:
+            batch.append(queue.popleft())
+        return batch
     if first.alone:
         return batch
     passed: Batch = []
-    while (
-        queue
-        and queue[0].brief is first.brief
-        and not queue[0].alone
-        and len(batch) + len(passed) < LONGEST_BATCH
-    ):
-        if first.brief or queue[0].writes is first.writes:
-            batch.append(queue.popleft())
-        elif first.writes:
-            passed.append(queue.popleft())
-        else:
+    while queue and len(batch) + len(passed) < LONGEST_BATCH:
+        job = queue[0]
+        if job.brief or job.alone or (job.writes and not first.writes):
             break
+        (batch if job.writes is first.writes else passed).append(queue.popleft())
     queue.extendleft(reversed(passed))
     return batch
 

@@ -23,19 +23,25 @@ _HERE = b"\0"
 async def pieced(
     data: Mapping[str, Any], wrap: Callable[[Any], Json], *, limited: bool = True
 ) -> Json:
-    """The answer `wrap(data)`. The lists in `data` are encoded row by row, `bytes` are JSON.
+    """The answer `wrap(data)`. The lists in `data` are encoded row by row, `bytes` are JSON, and so
+    is a `tuple` of them together.
 
     Not `limited`, it may be of any size: what was stored is told in full.
     """
     apart = {
-        name: [value] if isinstance(value, bytes) else await _encoded(value)
+        name: await _encoded(value) if isinstance(value, list) else _parts(value)
         for name, value in data.items()
-        if isinstance(value, bytes | list)
+        if isinstance(value, bytes | list | tuple)
     }
     if sum(len(part) for parts in apart.values() for part in parts) > LARGEST_AT_ONCE:
         shown = {**data, **dict.fromkeys(apart, orjson.Fragment(_HERE))}
         return Pieced(wrap(shown), list(apart.values()), limited=limited)
     return wrap({**data, **{name: orjson.Fragment(b"".join(it)) for name, it in apart.items()}})
+
+
+def _parts(value: bytes | tuple[bytes, ...]) -> list[bytes]:
+    """JSON in parts."""
+    return [value] if isinstance(value, bytes) else list(value)
 
 
 class Pieced(Json):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -32,6 +31,7 @@ from botwire_server.web.admin import definitions as d
 from botwire_server.web.body import Json, read_json
 from botwire_server.web.description import NO_QUERY, Answer, operation
 from botwire_server.web.dialect import STATUS, Dialect, Resource, headers_of, of_class
+from botwire_server.web.pieces import pieced
 
 BASE = "/admin/v1"
 TENANT = BASE + "/tenants/{tenant}"
@@ -250,8 +250,10 @@ def refuse(error: Refusal, request_id: str) -> Response:
 
 async def listed(name: str, pages: Pages) -> Json:
     """A list of any length as an answer: each page is made while others are served."""
-    parts = [page[1:-1] async for page in pages]
-    return Json({name: orjson.Fragment(b"[" + b",".join(parts) + b"]")})
+    parts = [b"["]
+    async for page in pages:
+        parts += [b"," if len(parts) > 1 else b"", page[1:-1]]
+    return await pieced({name: (*parts, b"]")}, Json, limited=False)
 
 
 class _Handlers:

@@ -222,7 +222,8 @@ class Namespace(Database):
         _count_write(connection, limits)
         if not limits.namespace_bytes and limits.room is None:
             return unit()
-        before, used = _held(connection), _used(connection)
+        before = _held(connection)
+        used = _used(connection) if limits.storage_bytes else 0
         result = unit()
         after = _held(connection)
         _require_size(limits, before, after)

@@ -250,10 +250,13 @@ def _bury(
         (purge_id, tenant_id, scope, actor, connection.now),
     )
     which = f"tenant_id = ? AND {wanted}"
-    connection.create_function("mark", 1, spent.marker(connection, tenant_id))
+    mark = "NULL"
+    if scope != TENANT:  # whose id is never used again
+        connection.create_function("mark", 1, spent.marker(connection, tenant_id))
+        mark = "mark(name)"
     buried = connection.execute(
         f"""INSERT INTO tombstones (namespace_id, purge_id, file, known, mark)
-        SELECT id, ?, file, json_array({_HELD}), mark(name) FROM namespaces WHERE {which}""",  # noqa: S608
+        SELECT id, ?, file, json_array({_HELD}), {mark} FROM namespaces WHERE {which}""",  # noqa: S608
         (purge_id, tenant_id, *parameters),
     ).rowcount
     if not buried and scope != TENANT:

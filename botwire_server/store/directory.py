@@ -85,7 +85,8 @@ class DataDirectory:
         self._changed: dict[str, tuple[NamespaceRow, Namespace]] = {}
         self._noting = asyncio.Lock()
         self.rooms = Rooms(self._held_by)
-        # After a crash the tenants whose files were looked at since; None where there was none.
+        # Tenants of whom the registry knows what they hold: all (None), until there was a crash;
+        # from then on those whose files were looked at.
         self._looked_at: set[str] | None = None
         self._marked = True  # as one that was closed, so that a crash would not be seen
         self._creating: dict[tuple[str, str], asyncio.Task[NamespaceRow]] = {}
@@ -177,7 +178,8 @@ class DataDirectory:
 
     async def _note_the_end(self) -> None:
         await self.note_changes()
-        await self.registry.change(room.settle)
+        if not self._marked:
+            await self.registry.change(room.settle, self._looked_at)
 
     def find(self, tenant: TenantRow, name: str) -> NamespaceRow | None:
         """A namespace of this tenant, if it exists."""
@@ -384,6 +386,5 @@ class DataDirectory:
         await self.note_changes()
 
     async def _unmark(self) -> None:
-        if not await self.registry.change(room.begin):
-            self._looked_at = set()
+        self._looked_at = await self.registry.change(room.begin)
         self._marked = False

@@ -8,6 +8,7 @@ limit, however many write at once and wherever they fail.
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -199,17 +200,26 @@ class Rooms:
 # Units of work on the registry.
 
 
-def begin(connection: Connection) -> bool:
-    """Whether `settle` was the last word on the namespaces; from now on it is not."""
-    return bool(
-        connection.execute("DELETE FROM facts WHERE name = 'settled' RETURNING 1").fetchall()
-    )
+def begin(connection: Connection) -> set[str] | None:
+    """The tenants of whom the registry knows what they hold, None for all; from now on of none.
+
+    After an end that was no `settle` that is nobody, unless nobody has anything.
+    """
+    row = connection.execute("SELECT value FROM facts WHERE name = 'settled'").fetchone()
+    connection.execute("DELETE FROM facts WHERE name = 'settled'")
+    if connection.execute("SELECT 1 FROM namespaces LIMIT 1").fetchone() is None:
+        return None
+    known = [] if row is None else json.loads(row[0])
+    return None if known is None else set(known)
 
 
-def settle(connection: Connection) -> None:
-    """Say that the registry knows what all namespaces hold."""
+def settle(connection: Connection, tenants: set[str] | None) -> None:
+    """Say so at the end."""
+    known = json.dumps(None if tenants is None else sorted(tenants))
     connection.execute(
-        "INSERT INTO facts (name, value) VALUES ('settled', 1) ON CONFLICT DO NOTHING"
+        """INSERT INTO facts (name, value) VALUES ('settled', ?)
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value""",
+        (known,),
     )
 
 

@@ -27,6 +27,8 @@ from botwire_server.cli import (
 from botwire_server.cli.terminal import printable_json, say
 from botwire_server.config import refuse_unknown_variables
 from botwire_server.errors import Refusal, Unusable
+from botwire_server.store import causes
+from botwire_server.store.driver import sqlite3
 
 AS_JSON = "--json"
 
@@ -84,8 +86,9 @@ def main() -> None:
         sys.exit(130)
     except (Unusable, Refusal) as error:
         _fail(error.message)
-    except OSError as error:
-        _fail(f"{error.filename or 'the system'}: {os.strerror(error.errno or 0)}.")
+    except (OSError, sqlite3.Error) as error:
+        what = getattr(error, "filename", None) or "What was to be done"
+        _fail(causes.told(f"{what} failed", error))
     except UnicodeEncodeError:
         _fail("An argument is no valid UTF-8.")
 

@@ -96,7 +96,10 @@ class Database:
         worker = Worker(partial(_connect, path, cls, durability, clock))
         try:
             await worker
-        except sqlite3.Error as error:
+        except BaseException as error:
+            await worker.ended()
+            if not isinstance(error, sqlite3.Error):
+                raise
             if path != ":memory:" and not Path(path).is_file():
                 raise Damaged(driver.DAMAGED) from error
             raise _explain(error) from error

@@ -25,7 +25,7 @@ from botwire_server.errors import (
     Unavailable,
     Unusable,
 )
-from botwire_server.store import driver, keys, making, spent, swap
+from botwire_server.store import causes, driver, keys, making, spent, swap
 from botwire_server.store.database import Database
 from botwire_server.store.deadlines import Deadline
 from botwire_server.store.driver import Clock, Connection, Durability
@@ -72,8 +72,10 @@ class Registry:
             raise Unusable(f"{path}: {error.message}") from error
         try:
             return cls(driver.connect(path, clock=clock), changes, clock)
-        except BaseException:
+        except BaseException as error:
             await changes.close()
+            if isinstance(error, driver.sqlite3.Error):
+                raise Unusable(causes.told(f"{path} cannot be opened", error)) from error
             raise
 
     async def close(self) -> None:

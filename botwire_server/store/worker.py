@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -37,6 +38,10 @@ class Worker(aiosqlite.Connection):
         connection = self._conn
         assert isinstance(connection, Connection)
         return connection
+
+    async def ended(self) -> None:
+        """Wait for the thread of one that could not be opened: it has still to tell the loop."""
+        await asyncio.to_thread(self._thread.join)
 
     def post(self, function: Callable[[], None]) -> None:
         """Run `function` on the connection's thread. It must not raise."""

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -42,6 +43,10 @@ struct faults {
     uint32_t write; /* for write, ftruncate; with ENOSPC also for what makes a new name */
     uint32_t targets; /* NAMESPACE | ... */
     uint32_t hits; /* calls that were made to fail */
+    uint32_t broken; /* errno for the call below and those after it; 0 lets them be */
+    uint32_t from; /* which call under the root fails first, counted from 1 */
+    uint32_t lasts; /* how many calls fail from there on */
+    uint32_t calls; /* how many there were */
 };
 
 #define MOST 65536
@@ -100,6 +105,15 @@ static int fails(uint32_t error, int class) {
     return 1;
 }
 
+/* Whether this call, whatever it is, is one that is to fail. */
+static int breaks(void) {
+    uint32_t number = __sync_add_and_fetch(&faults->calls, 1);
+    if (!faults->broken || number < faults->from || number - faults->from >= faults->lasts) return 0;
+    __sync_fetch_and_add(&faults->hits, 1);
+    errno = faults->broken;
+    return 1;
+}
+
 static int fails_to_make(const char *path, int class) {
     return inside(path) && faults->write == ENOSPC && fails(ENOSPC, class);
 }
@@ -130,10 +144,14 @@ static int kept(int class) { return class && class != SHARED; }
 static int opened(int (*real)(int, const char *, int, ...), int at, const char *path, int flags,
                   mode_t mode) {
     if (at != AT_FDCWD || !inside(path)) {
+        /* What is named by a directory's descriptor is not traced; it can be made to fail. */
+        int below = at != AT_FDCWD && path[0] != '/' && ours(at) && trace < 0;
+        if (below && breaks()) return -1;
         int file = real(at, path, flags, mode);
-        if (file >= 0 && file < MOST) class_of[file] = 0;
+        if (file >= 0 && file < MOST) class_of[file] = below ? OTHER : 0;
         return file;
     }
+    if (breaks()) return -1;
     int class = classify(path), saved;
     pthread_mutex_lock(&lock);
     struct stat before;
@@ -193,10 +211,65 @@ int close(int file) {
     return real(file);
 }
 
+/* Those that change nothing, or name things by a directory's descriptor: they only fail. */
+
+ssize_t read(int file, void *data, size_t length) {
+    REAL(read);
+    return ours(file) && breaks() ? -1 : real(file, data, length);
+}
+
+ssize_t pread(int file, void *data, size_t length, off_t offset) {
+    REAL(pread);
+    return ours(file) && breaks() ? -1 : real(file, data, length, offset);
+}
+
+ssize_t pread64(int file, void *data, size_t length, off64_t offset) {
+    REAL(pread64);
+    return ours(file) && breaks() ? -1 : real(file, data, length, offset);
+}
+
+int flock(int file, int operation) {
+    REAL(flock);
+    return ours(file) && breaks() ? -1 : real(file, operation);
+}
+
+static int locked(int (*real)(int, int, ...), int file, int command, void *argument) {
+    int locks = command == F_SETLK || command == F_SETLKW;
+    return locks && ours(file) && breaks() ? -1 : real(file, command, argument);
+}
+
+#define LOCKS(name) \
+    int name(int file, int command, ...) { \
+        static int (*real)(int, int, ...); \
+        if (!real) real = dlsym(RTLD_NEXT, #name); \
+        va_list rest; \
+        va_start(rest, command); \
+        void *argument = va_arg(rest, void *); \
+        va_end(rest); \
+        return locked(real, file, command, argument); \
+    }
+LOCKS(fcntl)
+LOCKS(fcntl64)
+
+int renameat(int at, const char *from, int to_at, const char *to) {
+    REAL(renameat);
+    return (ours(at) || ours(to_at)) && breaks() ? -1 : real(at, from, to_at, to);
+}
+
+int unlinkat(int at, const char *path, int flags) {
+    REAL(unlinkat);
+    return ours(at) && breaks() ? -1 : real(at, path, flags);
+}
+
+int mkdirat(int at, const char *path, mode_t mode) {
+    REAL(mkdirat);
+    return ours(at) && breaks() ? -1 : real(at, path, mode);
+}
+
 /* At `offset`, or where the file stands if that is -1. */
 static ssize_t written(int file, const void *data, size_t length, off_t offset) {
     int class = ours(file);
-    if (fails(faults->write, class)) return -1;
+    if (breaks() || fails(faults->write, class)) return -1;
     pthread_mutex_lock(&lock);
     off_t at = offset;
     if (at < 0) {
@@ -243,6 +316,7 @@ ssize_t writev(int file, const struct iovec *parts, int count) {
 static int cut(int file, off_t size) {
     int class = ours(file);
     /* Making a file shorter needs no room. */
+    if (breaks()) return -1;
     if (faults->write != ENOSPC && fails(faults->write, class)) return -1;
     pthread_mutex_lock(&lock);
     int result = syscall(SYS_ftruncate, file, size), saved = errno;
@@ -265,7 +339,7 @@ int ftruncate64(int file, off64_t size) {
 static int synced(int (*real)(int), int file) {
     int class = ours(file);
     if (!class) return real(file);
-    if (fails(faults->sync, class)) {
+    if (breaks() || fails(faults->sync, class)) {
         int error = errno;
         pthread_mutex_lock(&lock);
         if (kept(class)) put(FAILED, node_of(file), 0, NULL, 0);
@@ -315,12 +389,14 @@ static int named(int kind, const char *from, const char *to, int result) {
 
 int rename(const char *from, const char *to) {
     REAL(rename);
+    if ((inside(from) || inside(to)) && breaks()) return -1;
     pthread_mutex_lock(&lock);
     return named(RENAME, from, to, real(from, to));
 }
 
 int link(const char *from, const char *to) {
     REAL(link);
+    if (inside(to) && breaks()) return -1;
     if (fails_to_make(to, classify(to))) return -1;
     pthread_mutex_lock(&lock);
     return named(LINK, from, to, real(from, to));
@@ -328,12 +404,14 @@ int link(const char *from, const char *to) {
 
 int unlink(const char *path) {
     REAL(unlink);
+    if (inside(path) && breaks()) return -1;
     pthread_mutex_lock(&lock);
     return named(UNLINK, path, NULL, real(path));
 }
 
 int mkdir(const char *path, mode_t mode) {
     REAL(mkdir);
+    if (inside(path) && breaks()) return -1;
     if (fails_to_make(path, DIRECTORY)) return -1;
     pthread_mutex_lock(&lock);
     return named(MKDIR, path, NULL, real(path, mode));
@@ -341,6 +419,7 @@ int mkdir(const char *path, mode_t mode) {
 
 int rmdir(const char *path) {
     REAL(rmdir);
+    if (inside(path) && breaks()) return -1;
     pthread_mutex_lock(&lock);
     return named(RMDIR, path, NULL, real(path));
 }

@@ -16,7 +16,8 @@ SOURCE = Path(__file__).with_name("disk.c")
 # As in disk.c.
 NAMESPACE, JOURNAL, CONTROL, DRAFT, DIRECTORY, SHARED = 1, 2, 4, 8, 16, 32
 EVERYTHING = 127
-_FAULTS = struct.Struct("<IIII")
+_FAULTS = struct.Struct("<IIIIIIII")
+FOR_GOOD = 0xFFFFFFFF
 
 
 class NoCompiler(Exception):
@@ -63,11 +64,22 @@ class Faults:
 
     def on(self, *, sync: int = 0, write: int = 0, targets: int = EVERYTHING) -> None:
         """From now on these calls fail with these errors (0: they do not)."""
-        self._map[:] = _FAULTS.pack(sync, write, targets, 0)
+        self._map[:] = _FAULTS.pack(sync, write, targets, 0, 0, 0, 0, 0)
+
+    def break_at(self, error: int, call: int, lasts: int = 1) -> None:
+        """The call of this number under the root fails from now on, and those after it."""
+        self._map[:] = _FAULTS.pack(0, 0, EVERYTHING, 0, error, call, lasts, 0)
+
+    @property
+    def calls(self) -> int:
+        """How many calls there were under the root since it was last set."""
+        found: int = _FAULTS.unpack(self._map[:])[7]
+        return found
 
     def off(self) -> None:
         """The disk is well again."""
         self._map[:8] = bytes(8)
+        self._map[16:20] = bytes(4)
 
     @contextmanager
     def during(self, *, sync: int = 0, write: int = 0, targets: int = EVERYTHING) -> Iterator[None]:

@@ -98,6 +98,13 @@ CAMPAIGNS = (
         draft_dropped_in_doubt="--seconds 0.6 --only 'fsync of the registry'",
     ),
     *campaign(
+        "misuse",
+        "scripts/misuse --sample 40 --interruptions 0 --situation link",
+        made_anyway="--sample 0 --interruptions 0 --only 'tenants list' --situation missing",
+        not_proved="--sample 0 --interruptions 0 --only 'restore BACKUP --yes' --situation mount",
+        traceback="--sample 20 --interruptions 0 --no-situations --only 'backups BACKUP' --seed 1",
+    ),
+    *campaign(
         "purge race",
         "scripts/purge-race --rounds 6",
         lets_go_late="--rounds 6",

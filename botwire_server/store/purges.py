@@ -94,13 +94,16 @@ def tenant_purged(connection: Connection, id: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def due(connection: Connection, purge_id: str, *, limit: int = 256) -> list[Tombstone]:
-    """Some of what a purge has still to remove."""
+def due(
+    connection: Connection, purge_id: str, *, after: str = "", limit: int = 256
+) -> list[Tombstone]:
+    """Some of what a purge has still to remove, by id: those behind the namespace `after`."""
     rows = connection.execute(
         """SELECT namespace_id, p.tenant_id, file, held, known
         FROM tombstones JOIN purges p ON p.id = purge_id
-        WHERE purge_id = ? AND removed_at IS NULL LIMIT ?""",
-        (purge_id, limit),
+        WHERE purge_id = ? AND removed_at IS NULL AND namespace_id > ?
+        ORDER BY namespace_id LIMIT ?""",
+        (purge_id, after, limit),
     )
     return [
         Tombstone(

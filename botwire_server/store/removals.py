@@ -92,19 +92,17 @@ class Removals:
     async def _finish_purge(self, purge_id: str) -> dict[str, Any]:
         with contextlib.suppress(Unavailable):  # nothing of this purge's; it is tried again
             await self.finish_discards()
-        failed: dict[str, Unavailable] = {}
-        while tombstones := [
-            each
-            for each in await self._registry.query(purges.due, purge_id)
-            if each.row.id not in failed
-        ]:
+        failed: list[Unavailable] = []
+        after = ""
+        while tombstones := await self._registry.query(purges.due, purge_id, after=after):
             for tombstone in tombstones:
                 try:
                     await self._remove(tombstone)
                 except Unavailable as error:
-                    failed[tombstone.row.id] = error
-        for first in failed.values():
-            raise first
+                    failed.append(error)
+            after = tombstones[-1].row.id
+        if failed:
+            raise failed[0]
         await self._registry.change(purges.clear, purge_id)
         await self._erase()
         receipt = await self._registry.change(purges.finish, purge_id)

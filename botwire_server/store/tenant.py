@@ -197,10 +197,9 @@ class NamespaceRef:
         await self._require_certainty()
         for _ in range(ATTEMPTS):
             try:
-                limits = await self._within()
-                return await (await self._made(limits, unit, *args, **kwargs)).write(
-                    unit, limits, *args, **kwargs
-                )
+                limits = self._limits if not self._limits.over_all else await self._within()
+                namespace = self._opened() or await self._made(limits, unit, *args, **kwargs)
+                return await namespace.write(unit, limits, *args, **kwargs)
             except Closed:
                 continue
         raise _given_up()
@@ -213,7 +212,7 @@ class NamespaceRef:
         await self._require_certainty()
         for _ in range(ATTEMPTS):
             try:
-                limits = await self._within()
+                limits = self._limits if not self._limits.over_all else await self._within()
                 return await (await self._existing()).write(unit, limits, *args, **kwargs)
             except Closed:
                 continue
@@ -273,6 +272,11 @@ class NamespaceRef:
             self._tenant.deadline.opened(time.monotonic() - began)
         return namespace
 
+    def _opened(self) -> Namespace | None:
+        """The namespace, if it is there and open: nearly always, and without waiting."""
+        row = self._directory.find(self._tenant_row, self._name)
+        return None if row is None else self._directory.pool.get(row)
+
     async def _made(
         self,
         limits: Limits,
@@ -304,8 +308,6 @@ class NamespaceRef:
 
     async def _within(self) -> Limits:
         """The limits, with the room that is left."""
-        if not self._limits.over_all:
-            return self._limits
         return await self._directory.rooms.within(self._tenant_row, self._limits)
 
 

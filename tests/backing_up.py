@@ -16,6 +16,7 @@ from botwire_server.store import entries, keys
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import connect
 from botwire_server.store.namespace import Limits
+from botwire_server.store.places import MARKER
 from botwire_server.store.tenant import Tenant
 from botwire_server.store.usage import Call
 from botwire_server.store.views import few
@@ -111,5 +112,5 @@ def objects(dest: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(dest)): path.read_bytes()
         for path in dest.rglob("*")
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name not in ("lock", MARKER)
     }

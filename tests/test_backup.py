@@ -15,6 +15,7 @@ from tenancy import Keyed, cli, cli_json, files_with
 from botwire_server.store import backup, generations
 from botwire_server.store.backup import write
 from botwire_server.store.driver import connect
+from botwire_server.store.installation import Own
 from botwire_server.store.places import Directory
 from botwire_server.store.pool import DRAFT
 
@@ -42,6 +43,8 @@ def back_up(data: Path, dest: Path, *options: str, expect: int = 0) -> dict:
 
 
 def restore(data: Path, dest: Path, *options: str, expect: int = 0) -> str:
+    if not data.exists() and expect == 0:  # an empty place: the answer is yes
+        options = (*options, "--yes")
     return cli(data, "restore", str(dest), *options, expect=expect).stderr
 
 
@@ -264,9 +267,11 @@ def test_two_at_once_do_not_meet(data, dest):
         failed = cli(data, "backup", str(dest), expect=1)
     assert "Another command" in failed.stderr
 
+    own = Own("0123456789abcdef", frozenset())
+
     def once(_: int) -> bool:
         try:
-            write(Directory(dest), data, progress=lambda done, total: None)
+            write(Directory(dest), data, own=own, progress=lambda done, total: None)
         except Exception as error:
             assert "Another command" in str(error)
             return False
@@ -274,7 +279,7 @@ def test_two_at_once_do_not_meet(data, dest):
 
     with ThreadPoolExecutor(4) as pool:
         assert any(pool.map(once, range(4)))
-    restore(data, dest, "--yes")
+    restore(data, dest, "--yes", "--from-installation", "0123456789abcdef")
     assert held(data) == FIRST
 
 

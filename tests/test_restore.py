@@ -175,7 +175,8 @@ def test_everything_needs_a_yes_and_a_server_that_is_stopped(moved_on, dest):
 
 
 def test_no_backup_there(data, tmp_path):
-    for place in (tmp_path / "nowhere", tmp_path):
+    (tmp_path / "empty").mkdir()
+    for place in (tmp_path / "nowhere", tmp_path / "empty"):
         assert "holds no backup" in restore(data, place, "--yes", expect=1)
     assert not (tmp_path / "nowhere").exists()
 

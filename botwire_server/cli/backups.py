@@ -28,11 +28,15 @@ from botwire_server.errors import Unavailable, Unusable
 from botwire_server.store import premises, swap
 from botwire_server.store import restore as reading
 from botwire_server.store.backup import KEEP
-from botwire_server.store.backups import Backups, restore_everything, verify
+from botwire_server.store.backups import Backups, Plan, restore_everything, verify
 from botwire_server.store.buckets import place_at
+from botwire_server.store.destinations import place_apart
 from botwire_server.store.places import LOCKED, Place
+from botwire_server.store.provenance import Wishes
 
-COLUMNS = ("generation", "scope", "began_at", "namespaces", "bytes", "damaged")
+COLUMNS = ("generation", "scope", "installation", "began_at", "namespaces", "bytes", "damaged")
+# Tenants that are named before a restore.
+MOST_TOLD = 50
 
 
 @click.command()
@@ -59,9 +63,10 @@ def backup(
     """Back up everything to DEST, a directory or s3://bucket/prefix, while the server runs.
 
     Every write acknowledged before it began is in it. Into the same DEST only what changed is
-    copied again. S3 takes credentials and endpoint from the usual AWS_ variables.
+    copied again. Several servers may share a DEST: each looks at its own generations, and whatever
+    else lies there is left alone. S3 takes credentials and endpoint from the usual AWS_ variables.
     """
-    place = place_at(dest)
+    place = place_apart(dest, data_dir)
     if not (data_dir / "control.db").exists() and not swap.is_due(data_dir):
         # Not made: a mistyped name must not push good generations out by empty ones.
         raise Unusable(f"{data_dir} holds nothing to back up: name another --data-dir.")
@@ -92,6 +97,14 @@ def backup(
 @click.option("--namespace", help="Only this namespace of the tenant.")
 @click.option("--generation", help="Another than the newest; `backups SRC` lists them.")
 @click.option("--verify", "verify_only", is_flag=True, help="Check everything, restore nothing.")
+@click.option(
+    "--from-installation",
+    "installation",
+    metavar="ID",
+    help="Take the backup of another installation; `backups SRC` shows whose there are.",
+)
+@click.option("--with-keys", is_flag=True, help="Let keys of another installation's tenants work.")
+@click.option("--with-operator-keys", is_flag=True, help="Let the operators' keys in it work.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @common
 def restore(
@@ -100,6 +113,9 @@ def restore(
     namespace: str | None,
     generation: str | None,
     verify_only: bool,
+    installation: str | None,
+    with_keys: bool,
+    with_operator_keys: bool,
     yes: bool,
     data_dir: Path,
     tiers_file: Path | None,
@@ -109,28 +125,46 @@ def restore(
 
     Everything is checked before anything is touched, and it takes place whole or not at all. What
     was stored since the backup is gone afterwards.
+
+    The backup must be of this installation. Into an empty data directory any is taken, with the
+    keys of its tenants; another's into one that is in use needs --from-installation, and its keys
+    stay off.
     """
     if namespace is not None and (tenant is None or verify_only):
         raise Unusable("--namespace goes with --tenant, and not with --verify.")
-    place = place_at(src)
+    if (with_keys or with_operator_keys) and (tenant is not None or verify_only):
+        raise Unusable("Keys are restored with everything, not with --tenant or --verify.")
+    place = place_apart(src, data_dir)
+    wishes = Wishes(installation, with_keys, with_operator_keys)
     bar = Progress("checking" if verify_only else "restoring")
     place.require()
     if verify_only:
         with _room_beside(data_dir) as room:
-            done = verify(place, room, tenant=tenant, generation=generation, progress=bar.show)
+            done = verify(
+                place,
+                room,
+                data_dir,
+                tenant=tenant,
+                generation=generation,
+                wishes=wishes,
+                progress=bar.show,
+            )
     elif tenant is not None:
         done = asyncio.run(
-            _restore_tenant(place, data_dir, tiers_file, tenant, namespace, generation, yes, bar)
+            _restore_tenant(
+                place, data_dir, tiers_file, tenant, namespace, generation, wishes, yes, bar
+            )
         )
     else:
         premises.enter(data_dir, make=True)
-        if any((data_dir / name).exists() for name in ("control.db", "tenants")):
-            confirm(
-                f"Replace everything in {data_dir} by the backup?",
-                yes=yes,
-                otherwise="Nothing was restored",
-            )
-        done = restore_everything(place, data_dir, generation=generation, progress=bar.show)
+        done = restore_everything(
+            place,
+            data_dir,
+            generation=generation,
+            wishes=wishes,
+            agree=lambda plan: _agree(plan, data_dir, yes=yes),
+            progress=bar.show,
+        )
         asyncio.run(_note(data_dir, tiers_file, done))
     bar.close()
     _show(done, as_json)
@@ -140,6 +174,40 @@ def restore(
         )
         name = printable(f"{each['tenant']}/{each['namespace']}")
         say(f"{name} {what}: {each['problem']}", err=True)
+    if done["notice"] is not None:
+        say(done["notice"], err=True)
+
+
+def _agree(plan: Plan, data_dir: Path, *, yes: bool) -> None:
+    """Say what a restore is about to do, and ask."""
+    if not yes:
+        _tell(plan)
+    if plan.standing == "lost":
+        question = f"Make {data_dir} this installation, with these tenants and keys?"
+    else:
+        question = f"Replace everything in {data_dir} by the backup?"
+    confirm(question, yes=yes, otherwise="Nothing was restored")
+
+
+def _tell(plan: Plan) -> None:
+    whose = {
+        "own": "of this installation",
+        "lost": f"of installation {plan.installation}",
+        "foreign": f"of ANOTHER installation, {plan.installation}",
+    }[plan.standing]
+    lines = [f"Generation {plan.generation} {whose}, begun at {plan.began_at}.", ""]
+    for each in plan.tenants[:MOST_TOLD]:
+        keys = ", ".join(each["keys"]) or "no key that works"
+        lines.append(
+            f"  {printable(each['tenant'])}: {each['namespaces']} namespaces; keys: {keys}"
+        )
+    if len(plan.tenants) > MOST_TOLD:
+        lines.append(f"  ... and {len(plan.tenants) - MOST_TOLD} tenants more")
+    if plan.operator_keys:
+        lines.append(f"  operators' keys that will work: {', '.join(plan.operator_keys)}")
+    if plan.keys_off:
+        lines.append(f"  keys that worked and will not: {plan.keys_off}")
+    say("\n".join([*lines, ""]), err=True)
 
 
 @click.command("backups")
@@ -198,6 +266,7 @@ async def _restore_tenant(
     tenant: str,
     namespace: str | None,
     generation: str | None,
+    wishes: Wishes,
     yes: bool,
     bar: Progress,
 ) -> dict[str, Any]:
@@ -210,7 +279,12 @@ async def _restore_tenant(
                 otherwise="Nothing was restored",
             )
         done = await backups.restore_tenant(
-            place, tenant, namespace=namespace, generation=generation, progress=bar.show
+            place,
+            tenant,
+            namespace=namespace,
+            generation=generation,
+            wishes=wishes,
+            progress=bar.show,
         )
         # A server has what was replaced open, and closes and removes it; where none runs we do.
         while await backups.files_left(done["tenant_id"]):

@@ -9,18 +9,20 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from botwire_server import __version__, tiers
-from botwire_server.cli.common import show_json, show_table
+from botwire_server.cli.common import ACTOR, opened, show_json, show_table
 from botwire_server.cli.serve import settings
 from botwire_server.cli.terminal import say
 from botwire_server.config import PREFIX, Config, variable
 from botwire_server.embedding import NONE, embedder
 from botwire_server.errors import Refusal, Unusable
+from botwire_server.store import installation, records
 from botwire_server.store.diagnosis import Finding, of_directory, of_machine
 from botwire_server.summarizer import summarizer
 from botwire_server.web.callers import Proxies
@@ -38,16 +40,38 @@ PATIENCE_SECONDS = 10.0
 
 @click.command()
 @settings
+@click.option(
+    "--new-installation",
+    is_flag=True,
+    help="This data directory is a copy: give it an id of its own.",
+)
+@click.option(
+    "--same-installation",
+    is_flag=True,
+    help="This data directory was moved: it is the installation that it was.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.pass_context
-def doctor(context: click.Context, /, as_json: bool, **options: Any) -> None:
+def doctor(
+    context: click.Context,
+    /,
+    as_json: bool,
+    new_installation: bool,
+    same_installation: bool,
+    **options: Any,
+) -> None:
     """Look at this machine, the data directory and the settings, and say what is not well.
 
     It takes the options and variables of `serve`, and says of each where it comes from. It works
-    before the first start, beside a server, and where something is broken; it changes nothing. The
-    exit code is 1 where a server would not start, or would not work.
+    before the first start, beside a server, and where something is broken; it changes nothing but
+    which installation this is, where that is asked for. The exit code is 1 where a server would not
+    start, or would not work.
     """
     config = Config(**{name: value for name, value in options.items() if value is not None})
+    if new_installation or same_installation:
+        if new_installation and same_installation:
+            raise Unusable("It is a copy or it was moved: give one of the two.")
+        asyncio.run(_settle(config.data_dir, config.tiers, anew=new_installation))
     shown = [_setting(context, config, field.name) for field in fields(Config)]
     findings = [
         Finding("ok", "botwire-server", __version__),
@@ -67,6 +91,20 @@ def doctor(context: click.Context, /, as_json: bool, **options: Any) -> None:
         show_table(shown, ("setting", "value", "origin"), empty="")
     if not ok:
         sys.exit(1)
+
+
+async def _settle(data_dir: Path, tiers_file: Path | None, *, anew: bool) -> None:
+    """Say which installation a copied or moved data directory is."""
+    async with opened(data_dir, tiers_file) as (_, registry):
+        place = installation.place_of(data_dir)
+        action, unit = (
+            ("new installation", installation.renew)
+            if anew
+            else ("same installation", installation.stay)
+        )
+        await registry.change(unit, place)
+        id = str(await registry.query(installation.of))
+        await registry.change(records.add_audit, ACTOR, action, None, id, "done")
 
 
 def _setting(context: click.Context, config: Config, name: str) -> dict[str, Any]:

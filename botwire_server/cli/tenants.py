@@ -17,7 +17,7 @@ from botwire_server.cli.common import (
     show_table,
 )
 from botwire_server.cli.terminal import Progress, say
-from botwire_server.store.buckets import place_at
+from botwire_server.store.destinations import place_apart
 from botwire_server.tiers import UNLIMITED
 
 COLUMNS = ("tenant", "tier", "namespaces", "entries", "states", "memories", "episodes", "bytes")
@@ -105,7 +105,7 @@ def purge(
 
     With --backup, NAME may be the id of a tenant that was purged before: its receipt shows it.
     """
-    places = [place_at(each) for each in backups]
+    places = [place_apart(each, data_dir) for each in backups]
     for place in places:
         place.require()
     gone = asyncio.run(purged_before(data_dir, tiers_file, name)) if places else None

@@ -33,6 +33,7 @@ from botwire_server.logs import timestamp
 from botwire_server.store import bounded, driver, entries, episodes, memories, space, states
 from botwire_server.store.archived import check_record
 from botwire_server.store.driver import Connection, sqlite3
+from botwire_server.store.files import located
 from botwire_server.store.manifest import FORMAT, VERSION, check_manifest, damaged
 from botwire_server.store.migrations import (
     NAMESPACE,
@@ -129,7 +130,7 @@ def write(
                         "id": row.id,
                         "created_at": created_at,
                         "members": _write_namespace(
-                            archive, f"namespaces/{number}", data_dir / row.file, counted
+                            archive, f"namespaces/{number}", located(data_dir, row), counted
                         ),
                     }
                 )

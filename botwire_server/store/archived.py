@@ -16,7 +16,8 @@ from botwire_server import limits
 from botwire_server.errors import Invalid
 from botwire_server.lazy import numpy as np
 from botwire_server.store import names
-from botwire_server.store.manifest import damaged, is_count, is_moment
+from botwire_server.store.manifest import damaged
+from botwire_server.store.moments import is_count, is_moment
 from botwire_server.store.vectors import CHUNK_BITS
 
 LONGEST_MODEL = 512

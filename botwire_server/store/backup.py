@@ -14,16 +14,19 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from botwire_server.errors import Damaged, Refusal
-from botwire_server.store import control_copies, copying, generations
+from botwire_server.store import control_copies, copying, generations, installation, provenance
 from botwire_server.store.control_copies import Known
+from botwire_server.store.destinations import claimed
+from botwire_server.store.files import located
 from botwire_server.store.generations import Copy, Generation, Object
-from botwire_server.store.migrations import CONTROL
+from botwire_server.store.installation import Own
 from botwire_server.store.places import Place
 from botwire_server.store.pool import DRAFT
 from botwire_server.store.rows import TenantRow
@@ -51,6 +54,7 @@ def write(
     place: Place,
     data_dir: Path,
     *,
+    own: Own,
     tenant_id: str | None = None,
     keep: int = KEEP,
     full: bool = False,
@@ -58,11 +62,13 @@ def write(
 ) -> dict[str, Any]:
     """Back up everything, or one tenant; what was done.
 
-    `keep` is how many generations of the same scope stay; `full` copies also what is unchanged.
+    `keep` is how many generations of the same scope stay of this installation (`own`): those of
+    others are left alone. `full` copies also what is unchanged.
     """
-    with place.locked(), place.scratch(data_dir) as scratch:
+    with claimed(place), place.scratch(data_dir) as scratch:
         began_at = time.time()
-        known, unreadable = _readable(place)
+        everybodys, unreadable = _readable(place)
+        known = [each for each in everybodys if provenance.of_generation(place, each, own, scratch)]
         work = _Work(
             place,
             data_dir,
@@ -82,6 +88,7 @@ def write(
         tenants = _leave_out_purged(work, control, wanted, tenant_id)
         generation = Generation(
             id=work.generation_id,
+            installation=own.id,
             tenant_id=tenant_id,
             began_at=began_at,
             control=put_control(place, control, tenant_id=tenant_id, generation=work.generation_id),
@@ -90,10 +97,15 @@ def write(
         place.settle()
         generations.write(place, generation)
         progress(len(wanted), len(wanted))
-        removed = [] if unreadable else prune(place, [*known, generation], keep=keep)
+        removed = (
+            []
+            if unreadable
+            else prune(place, [*everybodys, generation], own=[*known, generation], keep=keep)
+        )
         return {
             "backup": place.shown,
             "generation": generation.id,
+            "installation": own.id,
             "scope": "everything" if tenant_id is None else "tenant",
             "tenants": len(tenants),
             "namespaces": len(work.found),
@@ -116,7 +128,7 @@ def write(
 
 def put_control(place: Place, file: Path, *, tenant_id: str | None, generation: str) -> Object:
     """Put a registry's copy in place; a tenant's lies with what is the tenant's."""
-    copying.inspect_control(file, CONTROL)
+    copying.inspect_control(file)
     folder = "control" if tenant_id is None else f"tenants/{tenant_id}"
     path = f"{folder}/control-{generation}-{secrets.token_hex(3)}.db"
     size, sha256 = copying.digest(file)
@@ -124,18 +136,21 @@ def put_control(place: Place, file: Path, *, tenant_id: str | None, generation: 
     return Object(path=path, bytes=size, sha256=sha256)
 
 
-def prune(place: Place, known: list[Generation], *, keep: int | None = None) -> list[str]:
-    """Remove what no generation needs, and generations beyond the newest `keep` of each scope.
+def prune(
+    place: Place, known: list[Generation], *, own: Collection[Generation] = (), keep: int = KEEP
+) -> list[str]:
+    """Remove what no generation needs, and of `own` those beyond the newest `keep` of each scope.
 
-    The ids of those that were removed. `known` must be all there are.
+    The ids of those that were removed. `known` must be all there are, whoever's.
     """
-    kept: list[Generation] = []
     removed: list[Generation] = []
-    seen: dict[str | None, int] = {}
-    for generation in sorted(known, key=lambda each: each.id, reverse=True):
-        seen[generation.tenant_id] = seen.get(generation.tenant_id, 0) + 1
-        over = keep is not None and seen[generation.tenant_id] > keep
-        (removed if over else kept).append(generation)
+    seen: Counter[str | None] = Counter()
+    for generation in sorted(own, key=lambda each: each.id, reverse=True):
+        seen[generation.tenant_id] += 1
+        if seen[generation.tenant_id] > keep:
+            removed.append(generation)
+    gone = {generation.id for generation in removed}
+    kept = [generation for generation in known if generation.id not in gone]
     place.remove(generation.path for generation in removed)
     needed = set[str]().union(*(generation.paths for generation in kept))
     present = [*place.paths("control/"), *place.paths("tenants/")]
@@ -184,10 +199,10 @@ def _copy(work: _Work, known: Known) -> Copy:
 
 def _copy_sound(work: _Work, known: Known, earlier: Copy | None) -> Copy:
     row = known.row
-    file = work.data_dir / row.file
+    file = located(work.data_dir, row)
     # A file that was restored has another name: its revisions may be those of another history, as
     # they may be after a power loss where they are not promised to last.
-    salt = (row.file, None if known.lasting else copying.boot())
+    salt = (row.file, None if known.lasting else installation.boot())
     if not file.exists():
         if file.with_name(file.name + DRAFT).exists():
             return Copy(

@@ -57,9 +57,10 @@ def purge(place: Place, data_dir: Path, tenant_id: str) -> dict[str, Any]:
 def _without(place: Place, scratch: Path, generation: Generation, tenant_id: str) -> Generation:
     """The generation without the tenant, in place; itself where the tenant is not in it."""
     file = scratch / f"control-{generation.id}.db"
-    place.fetch(generation.control.path, file)
-    if copying.digest(file) != (generation.control.bytes, generation.control.sha256):
+    place.fetch(generation.control.path, file, size=generation.control.bytes)
+    if copying.digest(file).sha256 != generation.control.sha256:
         raise Damaged("The registry's copy is not what was written.")
+    copying.inspect_control(file)
     found = control_copies.drop_tenant(file, tenant_id)
     left = tuple(each for each in generation.namespaces if each.tenant_id != tenant_id)
     if not found and len(left) == len(generation.namespaces):

@@ -7,18 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from botwire_server.errors import NotFound
-from botwire_server.store import backup, backup_purge, purges, records, replacing, restore, space
+from botwire_server.logs import timestamp
+from botwire_server.store import (
+    backup,
+    backup_purge,
+    control_copies,
+    founding,
+    installation,
+    provenance,
+    purges,
+    records,
+    replacing,
+    restore,
+    space,
+    swap,
+)
 from botwire_server.store.lock import Lock
 from botwire_server.store.places import Place
+from botwire_server.store.provenance import ANY, Present, Standing, Wishes
 from botwire_server.store.registry import Registry, new_id
 from botwire_server.store.restore import Progress, Source
 from botwire_server.store.rows import TenantRow
 from botwire_server.store.staging import adding, staging
+from botwire_server.store.swap import CONTROL
 from botwire_server.tiers import UNLIMITED, Tier
 
 
@@ -47,6 +63,7 @@ class Backups:
             backup.write,
             place,
             self._data_dir,
+            own=await self._registry.query(installation.own),
             tenant_id=None if row is None else row.id,
             keep=keep,
             full=full,
@@ -69,6 +86,7 @@ class Backups:
         *,
         namespace: str | None = None,
         generation: str | None,
+        wishes: Wishes = ANY,
         progress: Progress,
     ) -> dict[str, Any]:
         """Put a tenant's namespaces, or one, back as in a backup, beside a running server.
@@ -77,16 +95,20 @@ class Backups:
         no key. The holder of the lock removes what is replaced.
         """
         with staging(self._data_dir) as scratch:
+            present = await asyncio.to_thread(provenance.present, self._data_dir / CONTROL)
             source = await asyncio.to_thread(
                 restore.source,
                 place,
                 scratch,
+                present=present,
+                wishes=wishes,
                 tenant=name,
                 namespace=namespace,
                 generation=generation,
             )
             theirs = source.tenant(name)
             assert theirs is not None
+            notice = provenance.notice(source.standing)
             copies = source.copies(theirs.id, namespace)
             needed = sum(copy.object.bytes for copy, _ in copies if copy.object is not None)
             space.require(self._data_dir, needed, what="This restore")
@@ -96,16 +118,21 @@ class Backups:
                 restored = await self._restore(
                     source, theirs, namespace, tenant_id, made=row is None, progress=progress
                 )
+        if source.standing == "lost" and source.generation.installation is not None:
+            # Nothing was here before: it goes on as what it came from.
+            await self._registry.change(installation.become, source.generation.installation)
         outcome = "1 namespace" if namespace else f"{len(restored.built)} namespaces"
         await self.note("restore tenant", tenant_id, source.generation.id, outcome)
         return {
             "backup": place.shown,
             "generation": source.generation.id,
+            "installation": provenance.said(source.generation),
             "tenant": name,
             "tenant_id": tenant_id,
             "made": row is None,
             "namespaces": len(restored.built),
             "not_up_to_date": restored.stale,
+            "notice": notice,
         }
 
     async def _restore(
@@ -166,33 +193,110 @@ class Backups:
         )
 
 
+class Plan(NamedTuple):
+    """What a restore of everything is about to do; `keys` are those that will work."""
+
+    generation: str
+    installation: str
+    began_at: str
+    standing: Standing
+    tenants: list[dict[str, Any]]  # name, how many namespaces, ids of its keys that will work
+    operator_keys: list[str]  # that will work
+    keys_off: int  # that would work, and will not
+
+
 def restore_everything(
-    place: Place, data_dir: Path, *, generation: str | None, progress: Progress
+    place: Place,
+    data_dir: Path,
+    *,
+    generation: str | None,
+    wishes: Wishes = ANY,
+    agree: Callable[[Plan], None] = lambda plan: None,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Put a whole backup in the place of a data directory nobody serves; what was restored."""
+    """Put a whole backup in the place of a data directory nobody serves; what was restored.
+
+    `agree` is told before anything is done, and raises where it is not to be.
+    """
     lock = Lock(data_dir)
     try:
+        swap.finish(data_dir)
         with staging(data_dir) as scratch:
-            source = restore.source(place, scratch, generation=generation)
-            space.require(data_dir, source.generation.bytes, what="This restore")
-            restored = restore.everything(source, data_dir, progress=progress)
+            present = provenance.present(data_dir / CONTROL)
+            source = restore.source(
+                place, scratch, present=present, wishes=wishes, generation=generation
+            )
+            notice = provenance.notice(source.standing)
+            plan = _plan(source, present, wishes)
+            agree(plan)
+            space.require(
+                data_dir,
+                source.generation.bytes + source.generation.control.bytes,
+                what="This restore",
+            )
+            restored = restore.everything(
+                source, data_dir, present=present, wishes=wishes, progress=progress
+            )
     finally:
         lock.release()
     return {
         "backup": place.shown,
         "generation": source.generation.id,
+        "installation": plan.installation,
         "tenants": len(source.tenants),
         "namespaces": len(restored.built),
+        "keys": sum(len(each["keys"]) for each in plan.tenants),
+        "operator_keys": len(plan.operator_keys),
+        "keys_off": plan.keys_off,
         "not_up_to_date": restored.stale,
+        "notice": notice,
     }
 
 
+def _plan(source: Source, present: Present | None, wishes: Wishes) -> Plan:
+    tenants: dict[str, dict[str, Any]] = {
+        row.id: {"tenant": row.name, "namespaces": len(source.copies(row.id)), "keys": []}
+        for row in sorted(source.tenants.values(), key=lambda row: row.name)
+    }
+    operators: list[str] = []
+    off = 0
+    for key in control_copies.keys(source.control):
+        if not key.works:
+            continue
+        if not founding.stays_on(key, standing=source.standing, present=present, wishes=wishes):
+            off += 1
+        elif key.tenant_id is None:
+            operators.append(key.id)
+        else:
+            tenants[key.tenant_id]["keys"].append(key.id)
+    return Plan(
+        source.generation.id,
+        provenance.said(source.generation),
+        timestamp(source.generation.began_at),
+        source.standing,
+        list(tenants.values()),
+        operators,
+        off,
+    )
+
+
 def verify(
-    place: Place, data_dir: Path, *, tenant: str | None, generation: str | None, progress: Progress
+    place: Place,
+    room: Path,
+    data_dir: Path,
+    *,
+    tenant: str | None,
+    generation: str | None,
+    wishes: Wishes = ANY,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Look through what a restore would take, and restore nothing."""
-    with staging(data_dir) as scratch:
-        source = restore.source(place, scratch, tenant=tenant, generation=generation)
+    """Look through what a restore would take, in `room`, and restore nothing."""
+    with staging(room) as scratch:
+        present = provenance.present(data_dir / CONTROL)
+        source = restore.source(
+            place, scratch, present=present, wishes=wishes, tenant=tenant, generation=generation
+        )
+        notice = provenance.notice(source.standing)
         row = None if tenant is None else source.tenant(tenant)
         tenant_id = None if row is None else row.id
         restore.verify(source, scratch, tenant_id=tenant_id, progress=progress)
@@ -200,6 +304,7 @@ def verify(
         return {
             "backup": place.shown,
             "generation": source.generation.id,
+            "installation": provenance.said(source.generation),
             "namespaces": len(copies),
             "not_up_to_date": [
                 restore.stale(source, copy, known)
@@ -207,4 +312,5 @@ def verify(
                 if copy.problem is not None
             ],
             "sound": True,
+            "notice": notice,
         }

@@ -6,30 +6,49 @@ AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL_S3, profiles, the machine's 
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.lazy import boto3, botocore
-from botwire_server.store.places import LOCKED, Directory, Missing, Place, checked, new_file
+from botwire_server.store.places import (
+    LOCKED,
+    Directory,
+    Missing,
+    Place,
+    checked,
+    is_ours,
+    new_file,
+    other_size,
+)
 from botwire_server.store.staging import staging
 
 SCHEME = "s3://"
 # The lock is renewed while its holder lives; one that is older was left by a crash.
 LEASE_SECONDS = 120.0
 _MOST_AT_ONCE = 1_000
+# What looks like an address and is none that is known; most often a slip in s3://.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 
 
 def place_at(text: str) -> Place:
     """Where `text` says that a backup lies: s3://bucket/prefix, or a directory."""
+    if not text.strip():
+        raise Unusable("The backup's place is empty: name a directory or s3://bucket/prefix.")
     if not text.startswith(SCHEME):
+        if _ADDRESS.match(text):
+            raise Unusable(
+                f"{text} is no place for backups: name a directory, or s3://bucket/prefix. A "
+                "directory whose name looks so is written with ./ before it."
+            )
         return Directory(Path(text).absolute())
     bucket, _, prefix = text.removeprefix(SCHEME).partition("/")
     if not bucket:
@@ -69,19 +88,29 @@ class Bucket:
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
             keys = [each["Key"] for page in pages for each in page.get("Contents", ())]
-        return [key.removeprefix(self._prefix) for key in keys]
+        return [path for key in keys if is_ours(path := key.removeprefix(self._prefix))]
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, *, most: int) -> bytes:
         """See `Place`."""
         with _explained():
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key(path))
-            content: bytes = answer["Body"].read()
-            return content
+            with closing(answer["Body"]) as body:
+                content: bytes = body.read(most + 1)
+        if len(content) > most:
+            raise other_size(path)
+        return content
 
-    def fetch(self, path: str, file: Path) -> None:
+    def fetch(self, path: str, file: Path, *, size: int) -> None:
         """See `Place`."""
-        with _explained(), new_file(file) as opened:
-            self._client.download_fileobj(self._bucket, self._key(path), opened)
+        with _explained():
+            key = self._key(path)
+            if self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"] != size:
+                raise other_size(path)
+            with new_file(file) as opened:
+                sink = _Sink(opened, size, path)
+                self._client.download_fileobj(self._bucket, key, sink)
+        if sink.left:
+            raise other_size(path)
 
     def write(self, path: str, content: bytes) -> None:
         """See `Place`."""
@@ -179,6 +208,21 @@ class Bucket:
 
     def _key(self, path: str) -> str:
         return self._prefix + checked(path)
+
+
+class _Sink:
+    """A file that takes so many bytes and no more."""
+
+    def __init__(self, file: BinaryIO, size: int, path: str) -> None:
+        self._file = file
+        self._path = path
+        self.left = size
+
+    def write(self, part: bytes) -> int:
+        self.left -= len(part)
+        if self.left < 0:
+            raise other_size(self._path)
+        return self._file.write(part)
 
 
 @contextmanager

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from botwire_server.store import spent
-from botwire_server.store.archive import Built
 from botwire_server.store.copying import opened
 from botwire_server.store.driver import Connection
-from botwire_server.store.migrations import CONTROL, migrate
-from botwire_server.store.namespace import Totals
 from botwire_server.store.rows import NamespaceRow, TenantRow
 
 
@@ -21,6 +18,15 @@ class Known(NamedTuple):
     row: NamespaceRow
     created_at: float
     lasting: bool
+
+
+class KnownKey(NamedTuple):
+    """A key that a registry knows; an operator's has no tenant."""
+
+    id: str
+    tenant_id: str | None
+    created_at: float
+    works: bool
 
 
 def tenants(file: Path) -> dict[str, TenantRow]:
@@ -93,33 +99,26 @@ def drop_tenant(file: Path, tenant_id: str) -> bool:
         return found
 
 
-def complete(file: Path, built: list[Built], *, revoked: dict[str, float]) -> None:
-    """Make a registry that is served of a copy: up to date, its namespaces in `built` files.
+def keys_required(connection: Connection) -> bool:
+    """Whether a key was ever made."""
+    row = connection.execute("SELECT 1 FROM facts WHERE name = 'keys_required'").fetchone()
+    return row is not None
 
-    `revoked` are keys that work no longer, with the moment since when.
-    """
-    held = ", ".join(f"{name} = ?" for name in Totals._fields)
+
+def keys(file: Path) -> list[KnownKey]:
+    """The keys in a registry's copy."""
     with opened(file) as connection:
-        migrate(connection, CONTROL)
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(
-            f"""UPDATE namespaces SET file = ?, sweep_at = ?, model = ?, revision = ?, {held}
-            WHERE id = ?""",  # noqa: S608
-            [(each.file, *each.outlook, *each.totals, each.id) for each in built],
-        )
-        connection.executemany(
-            "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?",
-            [(at, id) for id, at in revoked.items()],
-        )
-        connection.execute("COMMIT")
+        return known_keys(connection)
 
 
-def revoked(file: Path) -> dict[str, float]:
-    """The keys that were revoked, with the moment since when."""
-    with opened(file) as connection:
-        return dict(
-            connection.execute("SELECT id, revoked_at FROM keys WHERE revoked_at IS NOT NULL")
-        )
+def known_keys(connection: Connection) -> list[KnownKey]:
+    """The keys, tenant by tenant, oldest first."""
+    rows = connection.execute(
+        """SELECT id, tenant_id, created_at, revoked_at IS NULL AND coalesce(expires_at > ?, 1)
+        FROM keys ORDER BY tenant_id, created_at, id""",
+        (connection.now,),
+    )
+    return [KnownKey(id, tenant_id, at, bool(works)) for id, tenant_id, at, works in rows]
 
 
 def _drop_tenant(connection: Connection, tenant_id: str) -> bool:

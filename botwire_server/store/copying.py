@@ -10,16 +10,15 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
 from botwire_server.errors import Damaged, Unusable
-from botwire_server.store import checking, driver
+from botwire_server.store import checking, driver, schemas
 from botwire_server.store.driver import Connection, sqlite3
-from botwire_server.store.migrations import NAMESPACE, Schema, migrate
+from botwire_server.store.migrations import CONTROL, NAMESPACE, Schema, migrate
 from botwire_server.store.namespace import Outlook, Totals, count
 
 _PART = 1 << 20
@@ -60,27 +59,50 @@ def inspect(file: Path, id: str, *salt: str | None) -> str:
     """Look a namespace's copy through; its `version`. Raises `Damaged` if anything is amiss."""
     with opened(file) as connection:
         _check(connection, NAMESPACE)
-        found = _version(connection, salt)
-        if _owner(connection) not in (None, id):
-            raise Damaged("The file is another namespace's.")
-        return found
+        return _of_namespace(connection, id, salt)
 
 
-def inspect_control(file: Path, schema: Schema) -> None:
-    """Look a registry's copy through. Raises `Damaged` if anything is amiss."""
+def inspect_foreign(file: Path, id: str, *, thorough: bool) -> None:
+    """Look through a namespace's copy that came from elsewhere. Raises `Damaged`."""
+    schemas.require_small(file)
     with opened(file) as connection:
-        _check(connection, schema)
+        _check(connection, NAMESPACE, thorough=thorough)
+        _of_namespace(connection, id, ())
 
 
-def adopt(file: Path, id: str) -> tuple[Totals, Outlook]:
-    """Bring a namespace's copy up to date, as that of the namespace `id`; what it holds."""
+def inspect_control(file: Path) -> None:
+    """Look a registry's copy through, wherever it came from. Raises `Damaged`."""
+    schemas.require_small(file)
     with opened(file) as connection:
-        connection.execute("PRAGMA synchronous = OFF")  # whoever keeps it syncs it
+        _check(connection, CONTROL, thorough=True)
+
+
+def adopt(file: Path, id: str, *, thorough: bool) -> tuple[Totals, Outlook]:
+    """Bring a namespace's copy up to date, as that of the namespace `id`; what it holds.
+
+    A `thorough` look goes through every row as well. Raises `Damaged`; then the file is of no use.
+    """
+    with building(file) as connection:
         migrate(connection, NAMESPACE)
+        if thorough:
+            for damage in checking.namespace(connection):
+                raise Damaged(f"The file is damaged: {damage}.")
         connection.execute("UPDATE totals SET owner = ?", (id,))
-        counted = count(connection)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return counted
+        return count(connection)
+
+
+@contextmanager
+def building(file: Path) -> Iterator[Connection]:
+    """A connection to a file that nobody else has and that is worth nothing before it is whole.
+
+    Without a journal: that would take as much room again. Whoever keeps the file syncs it.
+    """
+    with opened(file) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        [before] = connection.execute("PRAGMA journal_mode").fetchone()
+        connection.execute("PRAGMA journal_mode = OFF")
+        yield connection
+        connection.execute(f"PRAGMA journal_mode = {before}")
 
 
 def digest(file: Path) -> Digest:
@@ -103,15 +125,6 @@ def sync(file: Path) -> None:
         os.close(descriptor)
 
 
-@cache
-def boot() -> str:
-    """Which run of this machine it is; a new one each time where that is not known."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return os.urandom(8).hex()
-
-
 def _version(connection: Connection, salt: tuple[str | None, ...]) -> str:
     [schema] = connection.execute("PRAGMA user_version").fetchone()
     cursor = connection.execute("SELECT * FROM totals")
@@ -121,7 +134,17 @@ def _version(connection: Connection, salt: tuple[str | None, ...]) -> str:
     counters = dict(zip((column[0] for column in cursor.description), row, strict=True))
     # Written when a file is first opened: no change of what is stored.
     counters.pop("owner", None)
+    if not all(type(value) is int for value in counters.values()):
+        raise Damaged("The file's counters cannot be.")
     return hashlib.sha256(orjson.dumps([schema, counters, salt])).hexdigest()
+
+
+def _of_namespace(connection: Connection, id: str, salt: tuple[str | None, ...]) -> str:
+    """The version of a namespace's file. Raises `Damaged` if it is another's."""
+    found = _version(connection, salt)
+    if _owner(connection) not in (None, id):
+        raise Damaged("The file is another namespace's.")
+    return found
 
 
 def _owner(connection: Connection) -> str | None:
@@ -132,13 +155,11 @@ def _owner(connection: Connection) -> str | None:
     return None if owner is None else str(owner)
 
 
-def _check(connection: Connection, schema: Schema) -> None:
-    [application_id] = connection.execute("PRAGMA application_id").fetchone()
-    [steps] = connection.execute("PRAGMA user_version").fetchone()
-    if application_id != schema.application_id or steps < 1:
-        raise Damaged(f"The file is no {schema.name} file.")
-    if steps > len(schema.steps):
-        raise Damaged("The file was written by a newer botwire-server: update this one.")
+def _check(connection: Connection, schema: Schema, *, thorough: bool | None = None) -> None:
+    schemas.require_kind(connection, schema)
+    schemas.require_known(connection, schema)
+    if thorough is not None:
+        schemas.require_bounded(connection, thorough=thorough)
     for damage in checking.structure(connection):
         raise Damaged(f"The file is damaged: {damage}.")
 

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from botwire_server.errors import Unusable
 from botwire_server.logs import timestamp
-from botwire_server.store import driver, premises, swap
+from botwire_server.store import driver, installation, premises, provenance, swap
 from botwire_server.store.driver import SHARED_WAL, sqlite3
 from botwire_server.store.migrations import CONTROL, NAMESPACE, Schema
 from botwire_server.store.pool import capacity, raise_descriptor_limit
@@ -93,6 +93,16 @@ def _drivers() -> Iterator[Finding]:
                 "registry has a slower journal",
                 "Run `pip install pysqlite3`, or take a newer Python image.",
             )
+        if sqlite3.sqlite_version_info < provenance.SOUND_WITH_FOREIGN_FILES:
+            needed = ".".join(map(str, provenance.SOUND_WITH_FOREIGN_FILES))
+            yield Finding(
+                "warning",
+                "backups",
+                f"SQLite {sqlite} restores those of this installation; others' need {needed}",
+                "Run `pip install pysqlite3`.",
+            )
+        else:
+            yield Finding("ok", "backups", "also those of other installations can be restored")
         yield Finding("ok", "sqlite-vec", str(vec))
         try:
             connection.execute("CREATE VIRTUAL TABLE temp.words USING fts5 (text)")
@@ -119,6 +129,7 @@ def of_directory(data_dir: Path) -> Iterator[Finding]:
     yield from _room(there)
     yield _lock(data_dir)
     yield _clock(data_dir)
+    yield from _installation(data_dir)
     yield from _schemas(data_dir)
 
 
@@ -284,6 +295,26 @@ def _clock(data_dir: Path) -> Finding:
             "Set the clock: NTP. Until it catches up, what should expire lives longer.",
         )
     return Finding("ok", "clock", says)
+
+
+def _installation(data_dir: Path) -> Iterator[Finding]:
+    control = data_dir / "control.db"
+    if not control.exists():
+        return
+    try:
+        with closing(driver.connect(control)) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            id, noted = installation.of(connection), installation.noted_place(connection)
+    except sqlite3.Error:
+        return  # what is wrong with the registry is told of it
+    if id is None:
+        yield Finding("ok", "installation", "it gets an id at the next start")
+    elif noted is not None and installation.is_another(noted, installation.place_of(data_dir)):
+        yield Finding(
+            "warning", "installation", f"{id}: {installation.COPIED}", installation.REMEDY
+        )
+    else:
+        yield Finding("ok", "installation", id)
 
 
 def _schemas(data_dir: Path) -> Iterator[Finding]:

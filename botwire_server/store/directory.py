@@ -25,6 +25,7 @@ from botwire_server.errors import (
 from botwire_server.metrics import StoreCounters
 from botwire_server.store import (
     causes,
+    installation,
     leftovers,
     listings,
     premises,
@@ -180,6 +181,13 @@ class DataDirectory:
         await self.note_changes()
         if not self._marked:
             await self.registry.change(room.settle, self._looked_at)
+
+    async def is_copied(self) -> bool:
+        """Whether it lies elsewhere than where it was noted to: its id may be another's as well."""
+        noted = await self.registry.query(installation.noted_place)
+        return noted is not None and installation.is_another(
+            noted, installation.place_of(self.path)
+        )
 
     def find(self, tenant: TenantRow, name: str) -> NamespaceRow | None:
         """A namespace of this tenant, if it exists."""

@@ -1,7 +1,8 @@
 """What a backup says of itself: one manifest for each generation, written last.
 
 A manifest may come from anybody and holds no names: tenants and namespaces by their ids, objects by
-path, size and SHA-256. It is sealed with a checksum of its own.
+path, size and SHA-256, the installation by its id. It is sealed with a checksum of its own, which
+says that it is whole and not whose it is.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from botwire_server.errors import Damaged, Invalid, NotFound
-from botwire_server.store.manifest import is_count, is_moment
-from botwire_server.store.places import Place, checked
+from botwire_server.store.moments import is_count, is_moment
+from botwire_server.store.places import GENERATION, Place, is_ours
 from botwire_server.store.registry import is_id
 
 FORMAT = "botwire-server backup"
 VERSION = 1
 
-_ID = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[0-9a-f]{4}")
-_TENANT = re.compile("[0-9a-f]{16}")
+# So many bytes a manifest has at most: some 300,000 namespaces.
+LARGEST = 128 * 1024 * 1024
+
+_ID = re.compile(GENERATION)
+_HEX_16 = re.compile("[0-9a-f]{16}")
+# What a manifest that we wrote stays below. One of mere brackets and commas would take a hundred
+# times its size in memory.
+_BYTES_PER_CONTAINER, _BYTES_PER_COMMA, _SLACK = 96, 12, 64
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Object:
     """A file in a backup."""
 
@@ -38,7 +45,7 @@ class Object:
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Copy:
     """A namespace in a generation.
 
@@ -56,9 +63,14 @@ class Copy:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """One backup of everything, or of one tenant."""
+    """One backup of everything, or of one tenant.
+
+    `installation` is the id of the data directory it is of; None where it was made before there
+    were ids.
+    """
 
     id: str
+    installation: str | None
     tenant_id: str | None
     began_at: float
     control: Object
@@ -100,6 +112,8 @@ def _time_of(id: str) -> float:
 def write(place: Place, generation: Generation) -> None:
     """Put a generation in place: from here on it is there."""
     manifest = orjson.dumps({"format": FORMAT, "version": VERSION, **asdict(generation)})
+    if len(manifest) > LARGEST:
+        raise Invalid("These are too many namespaces for one backup: back up tenants alone.")
     seal = hashlib.sha256(manifest).hexdigest().encode()
     place.write(generation.path, manifest + b"\n" + seal + b"\n")
 
@@ -115,17 +129,29 @@ def read(place: Place, id: str) -> Generation:
     """A generation by id. Raises `NotFound` or `Damaged`."""
     if not _ID.fullmatch(id):
         raise NotFound("There is no such generation in this backup; `backups` lists them.")
-    content = place.read(f"generations/{id}.json")
+    try:
+        content = place.read(f"generations/{id}.json", most=LARGEST + 1024)
+    except Damaged as error:
+        raise _damaged(id) from error
     manifest, _, seal = content.rstrip(b"\n").rpartition(b"\n")
     if hashlib.sha256(manifest).hexdigest().encode() != seal:
         raise _damaged(id)
     try:
+        _require(_is_plain(manifest))
         found = _parse(orjson.loads(manifest))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(id) from error
     if found.id != id:
         raise _damaged(id)
     return found
+
+
+def _is_plain(manifest: bytes) -> bool:
+    containers = manifest.count(b"{") + manifest.count(b"[")
+    return (
+        containers <= _SLACK + len(manifest) // _BYTES_PER_CONTAINER
+        and manifest.count(b",") <= _SLACK + len(manifest) // _BYTES_PER_COMMA
+    )
 
 
 def _parse(manifest: Any) -> Generation:
@@ -135,18 +161,22 @@ def _parse(manifest: Any) -> Generation:
         raise Invalid("This backup was written by another botwire-server: update this one.")
     namespaces = tuple(map(_copy, manifest["namespaces"]))
     tenant_id = manifest["tenant_id"]
+    installation = manifest.get("installation")
     _require(
         is_moment(manifest["began_at"])
         and isinstance(manifest["id"], str)
-        and (tenant_id is None or _is_tenant(tenant_id))
+        and (tenant_id is None or _is_hex_16(tenant_id))
+        and (installation is None or _is_hex_16(installation))
         and len({each.id for each in namespaces}) == len(namespaces)
         and all(tenant_id in (None, each.tenant_id) for each in namespaces)
     )
+    folder = "control" if tenant_id is None else f"tenants/{tenant_id}"
     return Generation(
         id=manifest["id"],
+        installation=installation,
         tenant_id=tenant_id,
         began_at=manifest["began_at"],
-        control=_object(manifest["control"]),
+        control=_object(manifest["control"], f"{folder}/control-"),
         namespaces=namespaces,
     )
 
@@ -156,26 +186,27 @@ def _copy(value: Any) -> Copy:
     _require(
         isinstance(found.id, str)
         and is_id(found.id)
-        and _is_tenant(found.tenant_id)
+        and _is_hex_16(found.tenant_id)
         and isinstance(found.version, str)
         and is_moment(found.copied_at)
         and (found.problem is None or isinstance(found.problem, str))
     )
     if value["object"] is None:
         return found
-    return Copy(**{**value, "object": _object(value["object"])})
+    return replace(found, object=_object(value["object"], f"tenants/{found.tenant_id}/{found.id}-"))
 
 
-def _object(value: Any) -> Object:
+def _object(value: Any, begins: str) -> Object:
+    """An object, which lies where only its own tenant's and namespace's do."""
     found = Object(**value)
     _require(isinstance(found.path, str) and isinstance(found.sha256, str))
     _require(is_count(found.bytes))
-    checked(found.path)
+    _require(is_ours(found.path) and found.path.startswith(begins))
     return found
 
 
-def _is_tenant(value: Any) -> bool:
-    return isinstance(value, str) and _TENANT.fullmatch(value) is not None
+def _is_hex_16(value: Any) -> bool:
+    return isinstance(value, str) and _HEX_16.fullmatch(value) is not None
 
 
 def _require(holds: bool) -> None:

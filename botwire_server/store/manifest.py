@@ -11,13 +11,11 @@ from typing import Any
 from botwire_server import limits
 from botwire_server.errors import Damaged, Invalid, Refusal
 from botwire_server.store import names
+from botwire_server.store.moments import is_count, is_moment
 from botwire_server.store.registry import is_id
 
 FORMAT = "botwire-server tenant"
 VERSION = 1
-# The first moment of the year 10000, which no timestamp can show.
-END_OF_TIME = 253_402_300_800
-LARGEST = 2**53
 
 Record = dict[str, Any]
 
@@ -46,16 +44,6 @@ def check_manifest(manifest: Any, *, kinds: Collection[str]) -> Record:
         _require_unique([namespace[field] for namespace in namespaces])
     _require_unique([member["path"] for each in namespaces for member in each["members"]])
     return dict(manifest)
-
-
-def is_moment(value: Any) -> bool:
-    """Whether this is a time in Unix seconds that can be shown."""
-    return type(value) in (int, float) and 0 <= value < END_OF_TIME
-
-
-def is_count(value: Any) -> bool:
-    """Whether this is a whole number that nothing makes overflow."""
-    return type(value) is int and 0 <= value < LARGEST
 
 
 def _check_namespace(namespace: Any, kinds: Collection[str]) -> None:

@@ -23,6 +23,7 @@ from botwire_server.metrics import StoreCounters
 from botwire_server.store import causes
 from botwire_server.store.anchor import Anchor
 from botwire_server.store.driver import Clock, Durability, disk_refusal
+from botwire_server.store.files import folder, located, removable
 from botwire_server.store.migrations import NAMESPACE, sync_directory, template, write_new
 from botwire_server.store.namespace import Namespace, Totals
 from botwire_server.store.rows import NamespaceRow
@@ -142,14 +143,15 @@ class Pool:
     async def draft(self, row: NamespaceRow) -> None:
         """Prepare the file of a namespace that the registry does not know yet."""
         try:
-            await asyncio.to_thread(self._write_draft, self._directory / (row.file + DRAFT))
+            await asyncio.to_thread(self._write_draft, _draft(located(self._directory, row)))
         except OSError as error:
             raise disk_refusal(error) from error
 
     async def discard(self, row: NamespaceRow) -> None:
         """Drop a draft that the registry will not name."""
         with contextlib.suppress(OSError):  # then the next start does
-            await asyncio.to_thread((self._directory / (row.file + DRAFT)).unlink, missing_ok=True)
+            draft = _draft(located(self._directory, row))
+            await asyncio.to_thread(draft.unlink, missing_ok=True)
 
     async def close(self, file: str) -> None:
         """Close one namespace, for good until `open` is asked again."""
@@ -187,16 +189,18 @@ class Pool:
         await self.close(row.file)
         return namespace
 
-    async def remove(self, file: str) -> None:
-        """Close a namespace and unlink its files; safe to repeat.
+    async def remove(self, file: str, *, tenant_id: str) -> None:
+        """Close a namespace of this tenant and unlink its files; safe to repeat.
 
-        The registry must have let go of it before: this cannot be undone.
+        The registry must have let go of it before: this cannot be undone. Raises `Damaged` where
+        no namespace of the tenant can have such a file: then nothing is removed.
         """
+        path = removable(self._directory, file, tenant_id)
         self._let_go(file)
         await self.close(file)
         self._anchor.require()  # or it would be another directory's file
         try:
-            await asyncio.to_thread(_unlink, self._directory / file)
+            await asyncio.to_thread(_unlink, path)
         except OSError as error:
             path = error.filename or self._directory / file
             log.error("%s", causes.told(f"{path} cannot be removed", error))
@@ -204,9 +208,9 @@ class Pool:
 
     def drop_directory(self, tenant_id: str) -> None:
         """Remove the directory of a tenant that is gone."""
-        path = self._directory / "tenants" / tenant_id
         # Not empty if a draft is just being made there; the next start clears that.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, Damaged):
+            path = folder(self._directory, tenant_id)
             path.rmdir()
             self._rooted.discard(path)
 
@@ -247,7 +251,7 @@ class Pool:
         return namespace
 
     async def _open_file(self, row: NamespaceRow, *, revision: int) -> Namespace:
-        path = self._directory / row.file
+        path = located(self._directory, row)
         if not path.exists():
             try:
                 await asyncio.to_thread(_take_draft, path)
@@ -298,11 +302,14 @@ class Pool:
         sync_directory(path.parent)
 
 
+def _draft(path: Path) -> Path:
+    return path.with_name(path.name + DRAFT)
+
+
 def _take_draft(path: Path) -> None:
     """Give a prepared file its name. A crash before this leaves the draft, and this is redone."""
-    draft = path.with_name(path.name + DRAFT)
     try:
-        os.rename(draft, path)
+        os.rename(_draft(path), path)
     except FileNotFoundError as error:
         raise Damaged(
             "This namespace's file is missing; the operator can restore it from a backup."

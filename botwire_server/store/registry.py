@@ -25,7 +25,7 @@ from botwire_server.errors import (
     Unavailable,
     Unusable,
 )
-from botwire_server.store import causes, driver, keys, making, spent, swap
+from botwire_server.store import causes, driver, installation, keys, making, spent, swap
 from botwire_server.store.database import Database
 from botwire_server.store.deadlines import Deadline
 from botwire_server.store.driver import Clock, Connection, Durability
@@ -71,12 +71,20 @@ class Registry:
         except Damaged as error:
             raise Unusable(f"{path}: {error.message}") from error
         try:
-            return cls(driver.connect(path, clock=clock), changes, clock)
+            self = cls(driver.connect(path, clock=clock), changes, clock)
+            await self._settle(directory)
+            return self
         except BaseException as error:
             await changes.close()
             if isinstance(error, driver.sqlite3.Error):
                 raise Unusable(causes.told(f"{path} cannot be opened", error)) from error
             raise
+
+    async def _settle(self, directory: Path) -> None:
+        place = installation.place_of(directory)
+        if not await self.query(installation.is_settled, place):
+            with contextlib.suppress(Unavailable):  # a full disk must not keep readers out
+                await self.change(installation.settle, place)
 
     async def close(self) -> None:
         """Release its connections."""

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from botwire_server.errors import Refusal, Unavailable
+from botwire_server.errors import Damaged, Refusal, Unavailable
 from botwire_server.metrics import StoreCounters
 from botwire_server.store import purges, replacing
 from botwire_server.store.namespace import Namespace
@@ -78,8 +78,7 @@ class Removals:
             self._rooms.forget(discarded.tenant_id)
             try:
                 if discarded.file:
-                    await self._pool.remove(discarded.file)
-                    self._forget(discarded.file)
+                    await self._remove_file(discarded.file, discarded.tenant_id)
             except Unavailable as error:
                 failed.append(error)
                 continue
@@ -134,9 +133,16 @@ class Removals:
                 await self._registry.change(
                     purges.record_held, row.id, drained.totals, Spent(*drained.written)
                 )
-        await self._pool.remove(row.file)
-        self._forget(row.file)
+        await self._remove_file(row.file, row.tenant_id)
         await self._registry.change(purges.record_removed, row.id)
+
+    async def _remove_file(self, file: str, tenant_id: str) -> None:
+        try:
+            await self._pool.remove(file, tenant_id=tenant_id)
+        except Damaged:
+            # Somebody else's, who wrote it into the registry: it stays, and nothing waits for it.
+            log.error("the registry names a file to remove that is none of ours: left as it is")
+        self._forget(file)
 
     async def _drained(self, row: NamespaceRow) -> Namespace | None:
         """A buried namespace once its queue has run empty; None if it is damaged."""

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from botwire_server.errors import Damaged, NotFound, Refusal, Unusable
-from botwire_server.store import checking, driver
+from botwire_server.store import checking, driver, schemas
 from botwire_server.store.driver import Connection, sqlite3
+from botwire_server.store.files import located
 from botwire_server.store.migrations import CONTROL, NAMESPACE, migrate
 from botwire_server.store.namespace import Totals
 from botwire_server.store.pool import DRAFT
+from botwire_server.store.rows import NamespaceRow
 from botwire_server.store.snapshots import snapshot
 from botwire_server.store.staging import MARK, staging
 
@@ -69,6 +71,12 @@ class _Problem(NamedTuple):
     what: str
     remedy: str
 
+
+_MISPLACED = _Problem(
+    "damaged",
+    "the registry has it under a tenant or file that cannot be its own",
+    "Restore control.db from a backup.",
+)
 
 _SELECT = f"""SELECT n.id, n.tenant_id, coalesce(t.name, n.tenant_id), n.name, n.file, n.revision,
     {", ".join(f"n.{name}" for name in Totals._fields)}
@@ -166,7 +174,10 @@ class _Survey:
         return [] if now is None else self._look(now)
 
     def _look(self, row: _Row) -> list[_Problem]:
-        path = self._data_dir / row.file
+        try:
+            path = located(self._data_dir, NamespaceRow(row.id, row.tenant_id, row.name, row.file))
+        except Damaged:
+            return [_MISPLACED]
         if not path.exists():
             # Known to the registry, and not opened yet: the draft is the file.
             path = path.with_name(path.name + DRAFT)
@@ -174,8 +185,7 @@ class _Survey:
                 return [_Problem("damaged", "its file is missing", _RESTORE)]
         try:
             with snapshot(path, self._copies) as connection:
-                migrate(connection, NAMESPACE)
-                damage = list(checking.namespace(connection))
+                damage = _damage(connection)
                 if damage:
                     return [_Problem("damaged", it, _REBUILD) for it in damage]
                 return list(_against_registry(row, *checking.held(connection)))
@@ -191,22 +201,12 @@ class _Survey:
         return None if found is None else _row(found)
 
     def _names(self) -> Iterator[Finding]:
-        """Rows of the registry that cannot be what the server wrote."""
-        for fields in self._control.execute(
-            f"""{_SELECT} WHERE n.file NOT LIKE 'tenants/' || n.tenant_id || '/%-' || n.id || '.db'
-            OR instr(substr(n.file, 10 + length(n.tenant_id)), '/')
-            OR t.id IS NULL"""
-        ):
+        """Rows of the registry that no tenant has."""
+        for fields in self._control.execute(f"{_SELECT} WHERE t.id IS NULL"):
             row = _row(fields)
             if self._tenant_id in (None, row.tenant_id):
-                yield Finding(
-                    "damaged",
-                    row.tenant,
-                    row.name,
-                    row.file,
-                    "the registry has it under a tenant or file that cannot be its own",
-                    "Restore control.db from a backup.",
-                )
+                level, what, remedy = _MISPLACED
+                yield Finding(level, row.tenant, row.name, row.file, what, remedy)
 
     def _strange(self) -> set[str]:
         """Files below `tenants` that the registry does not know, as of now."""
@@ -276,10 +276,7 @@ def _files_alone(data_dir: Path, copies: Path, progress: Progress) -> Iterator[F
         progress(done, len(paths))
         try:
             with snapshot(path, copies) as connection:
-                migrate(connection, NAMESPACE)
-                problems = [
-                    _Problem("damaged", it, _RESTORE) for it in checking.namespace(connection)
-                ]
+                problems = [_Problem("damaged", it, _RESTORE) for it in _damage(connection)]
         except Damaged as error:
             problems = [_Problem("damaged", error.message, _RESTORE)]
         except (sqlite3.Error, OSError) as error:
@@ -294,6 +291,17 @@ def _files_alone(data_dir: Path, copies: Path, progress: Progress) -> Iterator[F
                 problem.remedy,
             )
     progress(len(paths), len(paths))
+
+
+def _damage(connection: Connection) -> list[str]:
+    """What is wrong inside a namespace's file, which is brought up to date for it."""
+    schemas.require_kind(connection, NAMESPACE)
+    # Before a step is taken: that would run what somebody has put there.
+    damage = list(schemas.strange(connection, NAMESPACE))
+    if not damage:
+        migrate(connection, NAMESPACE)
+        damage += checking.namespace(connection)
+    return damage
 
 
 def _against_registry(
@@ -328,6 +336,9 @@ def _control(data_dir: Path, copies: Path) -> Iterator[Connection]:
     if not path.exists():
         raise FileNotFoundError(path)
     with snapshot(path, copies) as connection:
+        schemas.require_kind(connection, CONTROL)
+        for problem in schemas.strange(connection, CONTROL):
+            raise Damaged(f"there is in it {problem}")
         migrate(connection, CONTROL)
         yield connection
 

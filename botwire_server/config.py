@@ -5,20 +5,16 @@ The command line makes `--data-dir` and `BOTWIRE_SERVER_DATA_DIR` out of the fie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
 
-from botwire_server.errors import Unusable
+from botwire_server.addresses import is_local
+from botwire_server.environment import PREFIX
 from botwire_server.logs import LogFormat
 from botwire_server.store.driver import Durability
-
-PREFIX = "BOTWIRE_SERVER_"
 
 Profile = Literal["native", "hosted"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -30,8 +26,12 @@ HOSTED_NAMESPACE_BYTES = 50_000_000
 
 def _setting(default: Any, help: str, *, secret: bool = False, **more: Any) -> Any:
     if secret:
-        help += " Use the variable: an option shows in the list of processes."
-    return field(default=default, repr=not secret, metadata={"help": help, **more})
+        help += (
+            " Use its variable, or the one that names a file: an option shows in the list of "
+            "processes."
+        )
+    metadata = {"help": help, "secret": secret, **more}
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,22 @@ class Config:
         default_factory=lambda: platformdirs.user_data_path("botwire-server", appauthor=False),
         metadata={"help": "Where everything is stored.", "shown": "the user data directory"},
     )
-    host: str = _setting("127.0.0.1", "Address to listen on.")
+    host: str = _setting(
+        "127.0.0.1",
+        "Address to listen on: one of IPv4 or IPv6; localhost, which is this machine in both; "
+        "0.0.0.0 for every IPv4 address, :: for every address of both; or unix:PATH.",
+    )
     port: int = _setting(8000, "Port to listen on; 0 takes a free one.", least=0, most=65_535)
+    socket_mode: str = _setting("660", "Who may use a Unix socket, as for chmod.")
+    socket_group: str | None = _setting(
+        None, "The group a Unix socket belongs to.", shown="this user's"
+    )
+    public_url: str | None = _setting(
+        None,
+        "Where clients reach this server through a proxy, with its path, such as "
+        "https://example.com/memory. It is printed, and stands in the OpenAPI document.",
+        shown="",
+    )
     profile: Profile = _setting(
         "native",
         "hosted: the exact names, sizes, limits and shapes of the hosted BotWire Memory, so that "
@@ -107,8 +121,8 @@ class Config:
     metrics: str = _setting(
         "on",
         "Where GET /metrics answers. on: on the port of the server, to an operator's key once keys "
-        "are required. HOST:PORT: there, without a key and beside /health and /ready; who reaches "
-        "that port may read them. off: nowhere.",
+        "are required. HOST:PORT or unix:PATH: there, without a key and beside /health and /ready; "
+        "who reaches that address may read them. off: nowhere.",
     )
     metrics_tenants: bool = _setting(
         False, "Also count by tenant in /metrics, which names them then; the first 1,000."
@@ -153,30 +167,11 @@ class Config:
         return HOSTED_NAMESPACE_BYTES if self.profile == "hosted" else 0
 
     @property
-    def always_keyed(self) -> bool:
-        """Whether keys are required even before the first was made."""
-        return not self.loopback and not self.insecure_open
-
-    @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:  # a name: 127.example.org may lead anywhere
-            return False
+        """Whether only this machine can reach `host`."""
+        return is_local(self.host)
 
 
 def variable(setting: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + setting.upper()
-
-
-def refuse_unknown_variables(environment: Mapping[str, str], known: set[str]) -> None:
-    """Raise `Unusable` for a BOTWIRE_SERVER_* variable nobody reads, naming the nearest."""
-    for name in sorted(environment):
-        if name.startswith(PREFIX) and name not in known:
-            near = get_close_matches(name, sorted(known), n=1)
-            hint = f"did you mean {near[0]}?" if near else "see `botwire-server serve --help`."
-            raise Unusable(f"There is no setting {name}: {hint}")

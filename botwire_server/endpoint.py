@@ -16,6 +16,7 @@ from typing import Any, Self
 import httpx
 import orjson
 
+from botwire_server.environment import AROUND, PREFIX
 from botwire_server.errors import Unavailable, Unusable
 from botwire_server.logs import describe
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 SECONDS = 30.0
 MOST_BYTES = 32 * 1024 * 1024
 
+_KEY = re.compile("[!-~]+")
 _SPEC = re.compile(r"openai:(?P<model>.+?)@(?P<url>https?://[^\s/?#@][^\s?#@]*)")
 
 
@@ -45,7 +47,20 @@ class EndpointSpec:
                 "openai:nomic-embed-text@http://localhost:11434/v1; a key goes into its variable, "
                 "not into the URL."
             )
-        return cls(match["model"], match["url"].rstrip("/"), key)
+        return cls(match["model"], match["url"].rstrip("/"), _clean(key, setting=setting))
+
+
+def _clean(key: str | None, *, setting: str) -> str | None:
+    """A key without what files and editors leave around it; raise `Unusable` for none at all."""
+    key = (key or "").strip(AROUND)
+    if key and (not _KEY.fullmatch(key) or key[0] in "\"'"):
+        name = f"{PREFIX}{setting.removeprefix('--').upper()}_KEY"
+        raise Unusable(
+            f"{setting}-key ({name}) holds what no key does: spaces, "
+            "quotation marks around it, control characters or letters beyond ASCII. Write the bare "
+            "key."
+        )
+    return key or None
 
 
 class Endpoint:

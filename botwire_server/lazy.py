@@ -1,4 +1,4 @@
-"""Big modules that are loaded when they are first used, so that a server starts without them."""
+"""Modules that are loaded when they are first used: big ones, and those not every system has."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
+    import fcntl as fcntl
+    import grp as grp
+    import resource as resource
+
     import boto3 as boto3
     import botocore as botocore
     import numpy as numpy
@@ -50,3 +54,8 @@ else:
     rich_text = _Lazy("rich.text")
     boto3 = _Lazy("boto3")  # an extra: may be missing
     botocore = _Lazy("botocore")
+
+    # Windows has none of these, and says a sentence instead of a traceback.
+    fcntl = _Lazy("fcntl")
+    grp = _Lazy("grp")
+    resource = _Lazy("resource")

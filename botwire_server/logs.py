@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+import time
 import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from types import TracebackType
+from typing import Any, Literal, TextIO
 
 import orjson
+
+log = logging.getLogger(__name__)
 
 LogFormat = Literal["text", "json"]
 
@@ -42,6 +47,17 @@ def timestamp(seconds: float) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
+def json_line(level: str, message: str, *, at: float | None = None, **fields: Any) -> str:
+    """A line of a log as JSON, without its end; `at` is Unix seconds, now where it is missing."""
+    line = {
+        "time": timestamp(time.time() if at is None else at),
+        "level": level,
+        "message": message.encode("utf-8", "backslashreplace").decode(),
+        **fields,
+    }
+    return orjson.dumps(line).decode()
+
+
 class _Formatter(logging.Formatter):
     def __init__(self, style: LogFormat) -> None:
         super().__init__()
@@ -56,15 +72,9 @@ class _Formatter(logging.Formatter):
         if id is None:
             id = request_id.get()
         if self._json:
-            line = {
-                "time": timestamp(record.created),
-                "level": record.levelname.lower(),
-                "logger": record.name,
-                "message": message,
-            }
-            if id:
-                line["request_id"] = id
-            return orjson.dumps(line).decode()
+            fields = {"request_id": id} if id else {}
+            level = record.levelname.lower()
+            return json_line(level, message, at=record.created, logger=record.name, **fields)
         text = f"{timestamp(record.created)} {record.levelname.lower()} {message}"
         return f"{text} {id}" if id else text
 
@@ -78,3 +88,21 @@ def configure(level: str, style: LogFormat, stream: TextIO = sys.stderr) -> None
     root.setLevel(level.upper())
     # What it says of starting, stopping and failing, we say ourselves.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+
+def take_over() -> None:
+    """Log also what Python would write by itself: of another shape, and it may quote anything."""
+    logging.captureWarnings(capture=True)
+    logging.raiseExceptions = False
+    sys.excepthook = _told
+    sys.unraisablehook = lambda fault: _tell(fault.exc_value)
+    threading.excepthook = lambda fault: _tell(fault.exc_value)
+
+
+def _told(kind: type[BaseException], error: BaseException, trace: TracebackType | None, /) -> None:
+    _tell(error)
+
+
+def _tell(error: BaseException | None) -> None:
+    if error is not None:
+        log.error("unexpected: %s", describe(error))

@@ -99,7 +99,8 @@ class Server:
         return self
 
     def _address(self) -> str:
-        found = re.search(r"address +(http://\S+)\n", self._out.read_text())
+        said = self._out.read_text()
+        found = re.search(r'(?:address +|"addresses":\[")((?:http|unix):[^\s"]+).*\n', said)
         if found:
             return found[1]
         code = self.process.poll()

@@ -17,12 +17,20 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import InProcess, command
+from serving import InProcess, Server, command
 
 from botwire_server.cli import main
 from botwire_server.cli.common import operate
 
 KEY_SHAPE = r"bw_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}"
+
+
+def first_key(server: Server) -> str:
+    """The key that a first start beyond this machine made, where nobody looked on."""
+    path = server.data / "first-key"
+    assert path.stat().st_mode & 0o777 == 0o600
+    [key] = re.findall(rf"^{KEY_SHAPE}$", path.read_text().rstrip("\n"))
+    return str(key)
 
 
 def operator_of(data: Path, action: Callable[[Any], Any]) -> Any:

@@ -18,6 +18,7 @@ MODULES = sorted(
 # first name that fits counts; `web` is what every dialect may use.
 LAYERS: list[tuple[str, ...]] = [
     ("errors", "limits", "logs"),
+    ("addresses", "environment"),
     ("tiers", "endpoint", "lazy", "metrics", "vector"),
     ("heartbeat",),
     ("store.driver",),
@@ -44,6 +45,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("web.openapi",),
     ("web.docs",),
     ("web.app", "web.__init__"),
+    ("serve",),
     ("cli",),
     ("__main__",),
 ]

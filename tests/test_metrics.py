@@ -13,8 +13,9 @@ from serving import InProcess, exchange, request, status_of
 from tenancy import Keyed, bearer, make_tenant
 
 from botwire_server import metrics as counted
+from botwire_server.addresses import Address
 from botwire_server.errors import Unusable
-from botwire_server.web.observatory import Address, listens_at
+from botwire_server.web.observatory import listens_at
 
 
 def figures(answer: httpx.Response) -> dict[tuple[str, frozenset], float]:
@@ -243,9 +244,11 @@ def test_a_listener_of_its_own(make_server):
     [
         ("on", None),
         ("off", None),
-        ("127.0.0.1:9464", Address("127.0.0.1", 9464)),
-        ("[::1]:0", Address("::1", 0)),
-        ("metrics.internal:80", Address("metrics.internal", 80)),
+        ("127.0.0.1:9464", Address("--metrics", "127.0.0.1", 9464)),
+        ("[::1]:0", Address("--metrics", "::1", 0)),
+        ("metrics.internal:80", Address("--metrics", "metrics.internal", 80)),
+        ("[::]:9464", Address("--metrics", "::", 9464)),
+        ("unix:/run/m.sock", Address("--metrics", path="/run/m.sock")),
     ],
 )
 def test_addresses(setting, address):

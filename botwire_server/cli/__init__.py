@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import sys
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ from botwire_server.cli import (
     checking,
     compacting,
     doctor,
+    health,
     keys,
     namespaces,
     reports,
@@ -24,11 +26,16 @@ from botwire_server.cli import (
     tenants,
     vectors,
 )
+from botwire_server.cli.settings import variables
 from botwire_server.cli.terminal import printable_json, say
-from botwire_server.config import refuse_unknown_variables
+from botwire_server.config import variable
+from botwire_server.environment import refuse_unknown, tidy
 from botwire_server.errors import Refusal, Unusable
+from botwire_server.logs import json_line
 from botwire_server.store import causes
 from botwire_server.store.driver import sqlite3
+
+_HELP = {"-h", "--help", "--version"}
 
 AS_JSON = "--json"
 
@@ -57,26 +64,21 @@ cli.add_command(backups.list_)
 cli.add_command(checking.check)
 cli.add_command(compacting.compact)
 cli.add_command(doctor.doctor)
+cli.add_command(health.health)
 cli.add_command(reports.usage)
 cli.add_command(reports.audit)
-
-
-def variables(command: click.Command) -> set[str]:
-    """The environment variables that a command and those below it read."""
-    found = {str(parameter.envvar) for parameter in command.params if parameter.envvar}
-    if isinstance(command, click.Group):
-        found = found.union(*map(variables, command.commands.values()))
-    return found
 
 
 def main() -> None:
     """The console script: a refusal is one sentence and exit code 1, with --json as JSON."""
     try:
-        if sys.argv[1:2] != ["doctor"]:  # which tells of them among the rest
-            refuse_unknown_variables(os.environ, variables(cli))
-        cli(standalone_mode=False)
+        ignored = tidy(os.environ)
+        # Help helps also whom a mistake brought here; `doctor` tells of it among the rest.
+        if sys.argv[1:2] != ["doctor"] and not _HELP.intersection(sys.argv[1:]):
+            refuse_unknown(os.environ, variables(cli))
+        cli(standalone_mode=False, obj=ignored)
     except click.ClickException as error:
-        if AS_JSON in sys.argv:
+        if AS_JSON in sys.argv or _logs_json():
             _fail(error.format_message(), error.exit_code)
         shown = io.StringIO()
         error.show(shown)  # it may quote an argument
@@ -97,6 +99,17 @@ def _fail(sentence: str, code: int = 1) -> NoReturn:
     if AS_JSON in sys.argv:
         error = {"error": {"message": sentence, "exit_code": code}}
         click.echo(printable_json(orjson.dumps(error).decode()), err=True)
+    elif _logs_json():
+        click.echo(printable_json(json_line("error", sentence)), err=True)
     else:
         say(f"botwire-server: {sentence}", err=True)
     sys.exit(code)
+
+
+def _logs_json() -> bool:
+    """Whether a server was asked for whose lines are JSON: then also the one that ends it."""
+    _, *arguments = sys.argv
+    if arguments[:1] != ["serve"]:
+        return False
+    given = re.findall(r"--log-format[= ](\S+)", " ".join(arguments))
+    return bool((given or [os.environ.get(variable("log_format"))])[-1] == "json")

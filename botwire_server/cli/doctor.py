@@ -8,19 +8,18 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from botwire_server import __version__, tiers
 from botwire_server.cli.common import ACTOR, opened, show_json, show_table
-from botwire_server.cli.serve import settings
+from botwire_server.cli.settings import origin, settings, variables
 from botwire_server.cli.terminal import say
-from botwire_server.config import PREFIX, Config, variable
+from botwire_server.config import Config
 from botwire_server.embedding import NONE, embedder
+from botwire_server.environment import unknown
 from botwire_server.errors import Refusal, Unusable
 from botwire_server.store import installation, records
 from botwire_server.store.diagnosis import Finding, of_directory, of_machine
@@ -28,10 +27,6 @@ from botwire_server.summarizer import summarizer
 from botwire_server.web.callers import Proxies
 from botwire_server.web.origins import Origins
 
-_ORIGINS = {
-    ParameterSource.COMMANDLINE: "option",
-    ParameterSource.ENVIRONMENT: "variable",
-}
 # A password that stands in an address.
 _IN_URL = re.compile("//[^/@]++@")
 # How long an endpoint may take to answer.
@@ -77,7 +72,11 @@ def doctor(
         Finding("ok", "botwire-server", __version__),
         *of_machine(),
         *of_directory(config.data_dir),
-        *_of_settings(config),
+        *_of_settings(
+            config,
+            known=variables(context.find_root().command),
+            ignored=len(context.obj or ()),
+        ),
     ]
     ok = all(each.level != "failure" for each in findings)
     if as_json:
@@ -112,14 +111,12 @@ def _setting(context: click.Context, config: Config, name: str) -> dict[str, Any
     secret = not next(field.repr for field in fields(Config) if field.name == name)
     if secret and value is not None:
         value = "(set, not shown)"
-    source = context.get_parameter_source(name)
-    origin = _ORIGINS.get(source, "default") if source is not None else "default"
     return {
         "setting": name,
         "value": value
         if isinstance(value, bool | int | None)
         else _IN_URL.sub("//(not shown)@", _text(value)),
-        "origin": f"{origin} {variable(name)}" if origin == "variable" else origin,
+        "origin": origin(context, name),
     }
 
 
@@ -127,17 +124,20 @@ def _text(value: Any) -> str:
     return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _of_settings(config: Config) -> Iterator[Finding]:
-    known = {variable(field.name) for field in fields(Config)}
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
-            near = get_close_matches(name, sorted(known), n=1)
-            yield Finding(
-                "failure",
-                "variable",
-                f"{name} is no setting, and the server does not start with it",
-                f"Did you mean {near[0]}?" if near else "Remove it.",
-            )
+def _of_settings(config: Config, *, known: set[str], ignored: int) -> Iterator[Finding]:
+    for name, near in unknown(os.environ, known):
+        yield Finding(
+            "failure",
+            "variable",
+            f"{name} is no setting, and the server does not start with it",
+            f"Did you mean {near}?" if near else "Remove it.",
+        )
+    if ignored:
+        yield Finding(
+            "ok",
+            "variables",
+            f"{ignored} that Kubernetes or Docker sets for a service of this name are ignored",
+        )
     if config.insecure_open and not config.loopback:
         yield Finding(
             "warning",

@@ -7,9 +7,13 @@ from typing import Any
 
 import click
 
+from botwire_server.addresses import url as url_of
 from botwire_server.cli.common import common, operate, show_json, show_record, show_table
 from botwire_server.cli.terminal import say
+from botwire_server.config import Config
+from botwire_server.serve.banner import with_key
 from botwire_server.store import keys as store_keys
+from botwire_server.store.lock import told
 
 COLUMNS = (
     "id",
@@ -26,6 +30,11 @@ COLUMNS = (
 @click.group()
 def keys() -> None:
     """API keys. As soon as one exists, the server asks for a key."""
+
+
+_quiet = click.option(
+    "--quiet", "-q", is_flag=True, help="Print the key and nothing else, for scripts."
+)
 
 
 @keys.command("create")
@@ -46,6 +55,7 @@ def keys() -> None:
     help="In which namespaces, such as tenant-acme-*.",
 )
 @click.option("--expires", help="For how long it works, such as 90d.  [default: for good]")
+@_quiet
 @common
 def create(
     tenant: str | None,
@@ -54,11 +64,13 @@ def create(
     scopes: tuple[str, ...],
     namespace: str,
     expires: str | None,
+    quiet: bool,
     data_dir: Path,
     tiers_file: Path | None,
     as_json: bool,
 ) -> None:
     """Make a key of TENANT; it is shown once and kept nowhere."""
+    _refuse_both(quiet=quiet, as_json=as_json)
     if (tenant is None) != operator:
         raise click.UsageError("Name a TENANT, or say --operator for an operator's key.")
     made = operate(
@@ -69,7 +81,7 @@ def create(
         ),
         make=operator,  # a new directory has no tenant
     )
-    _show_made(made, as_json=as_json)
+    _show_made(made, data_dir, quiet=quiet, as_json=as_json)
 
 
 @keys.command("list")
@@ -87,13 +99,20 @@ def list_(tenant: str | None, data_dir: Path, tiers_file: Path | None, as_json: 
 @keys.command("rotate")
 @click.argument("id")
 @click.option("--grace", help="How long the old key works on, such as 24h.  [default: not at all]")
+@_quiet
 @common
 def rotate(
-    id: str, grace: str | None, data_dir: Path, tiers_file: Path | None, as_json: bool
+    id: str,
+    grace: str | None,
+    quiet: bool,
+    data_dir: Path,
+    tiers_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Replace key ID by a new one with the same label, scopes and namespaces."""
+    _refuse_both(quiet=quiet, as_json=as_json)
     made = operate(data_dir, tiers_file, lambda it: it.rotate_key(id, grace=grace))
-    _show_made(made, as_json=as_json)
+    _show_made(made, data_dir, quiet=quiet, as_json=as_json)
 
 
 @keys.command("revoke")
@@ -108,10 +127,21 @@ def revoke(id: str, data_dir: Path, tiers_file: Path | None, as_json: bool) -> N
         say(f"Key {id} works no longer.")
 
 
-def _show_made(made: dict[str, Any], *, as_json: bool) -> None:
+def _refuse_both(*, quiet: bool, as_json: bool) -> None:
+    """Before a key is made that would be shown otherwise than somebody meant."""
+    if quiet and as_json:
+        raise click.UsageError("--quiet prints the bare key, and --json a record: take one.")
+
+
+def _show_made(made: dict[str, Any], data_dir: Path, *, quiet: bool, as_json: bool) -> None:
     if as_json:
         show_json(made)
         return
+    if quiet:
+        say(made["key"])
+        return
     show_record({name: value for name, value in made.items() if value is not None})
     say("\nKeep the key now: it is not shown again. Clients send it like this:")
-    say(f"  export BOTWIRE_URL=http://{made['key']}@127.0.0.1:8000")
+    # As the server says that runs here; else as one would by default.
+    url = (told(data_dir) or {}).get("url") or url_of(Config.host, Config.port)
+    say(f"  export BOTWIRE_URL={with_key(url, made['key'])}")

@@ -12,6 +12,7 @@ import click
 
 from botwire_server.cli.carrying_out import carry_out
 from botwire_server.cli.common import common, opened, show_json, show_table
+from botwire_server.cli.settings import option
 from botwire_server.config import Config, variable
 from botwire_server.embedding import embedder
 from botwire_server.errors import Unavailable
@@ -29,7 +30,7 @@ from botwire_server.store.chores import Chore
     show_default=True,
     help="Whose vectors, where no server runs; a running server takes its own.",
 )
-@click.option("--embedder-key", envvar=variable("embedder_key"), hidden=True)
+@option("embedder_key", hidden=True)
 @common
 def reembed(
     tenant: str | None,

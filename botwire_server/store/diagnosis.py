@@ -6,9 +6,7 @@ stored; this is for what it is stored with and where.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import resource
 import shutil
 import struct
 import sys
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from botwire_server.errors import Unusable
+from botwire_server.lazy import fcntl, resource
 from botwire_server.logs import timestamp
 from botwire_server.store import driver, installation, premises, provenance, swap
 from botwire_server.store.driver import SHARED_WAL, sqlite3

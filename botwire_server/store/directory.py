@@ -82,7 +82,7 @@ class DataDirectory:
         self.readers = readers
         self.counters = StoreCounters()
         registry.changes.work = self.counters.registry
-        self._lock = lock
+        self.lock = lock
         self._changed: dict[str, tuple[NamespaceRow, Namespace]] = {}
         self._noting = asyncio.Lock()
         self.rooms = Rooms(self._held_by)
@@ -171,7 +171,7 @@ class DataDirectory:
                 log.error("closing the data directory: %s", error.message)
         await self.nowhere.close()
         await self.registry.close()
-        self._lock.release()
+        self.lock.release()
 
     def end_reads(self) -> None:
         """Let nobody wait for reads any more: they are told `Stopping`."""

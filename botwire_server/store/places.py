@@ -8,7 +8,6 @@ there is somebody else's. Below the place no link is followed.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from botwire_server.errors import Damaged, Unavailable, Unusable
+from botwire_server.lazy import fcntl
 
 # Says that a place is ours; written before anything else is.
 MARKER = "botwire-server-backup.json"

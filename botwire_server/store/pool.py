@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import resource
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -19,6 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from botwire_server.errors import Closed, Damaged
+from botwire_server.lazy import resource
 from botwire_server.metrics import StoreCounters
 from botwire_server.store import causes
 from botwire_server.store.anchor import Anchor

@@ -6,7 +6,6 @@ directory next can tell an import or a check that was cut short from one that is
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -16,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from botwire_server.errors import Unavailable
+from botwire_server.lazy import fcntl
 from botwire_server.store import causes
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from botwire_server import __version__, tiers
+from botwire_server.addresses import public_url
 from botwire_server.config import Config
 from botwire_server.embedding import NONE, Measured, embedder
 from botwire_server.errors import (
@@ -69,17 +70,34 @@ LOCK_SECONDS = 2.0
 
 
 def create_app(
-    config: Config, *, clock: Clock = time.time, request_log: RequestLog | None = None
+    config: Config,
+    *,
+    clock: Clock = time.time,
+    request_log: RequestLog | None = None,
+    local: bool | None = None,
 ) -> App:
-    """An application over `config.data_dir`, which is opened with the server and closed with it."""
-    return App(config, clock=clock, request_log=request_log)
+    """An application over `config.data_dir`, which is opened with the server and closed with it.
+
+    `local` is whether only this machine reaches it, where that is not for `config.host` to say.
+    """
+    local = config.loopback if local is None else local
+    return App(config, clock=clock, request_log=request_log, local=local)
 
 
 class App:
     """The ASGI application. `dialects` are tried in order by prefix; the last takes every path."""
 
-    def __init__(self, config: Config, *, clock: Clock, request_log: RequestLog | None) -> None:
+    def __init__(
+        self, config: Config, *, clock: Clock, request_log: RequestLog | None, local: bool
+    ) -> None:
         self.config = config
+        self.local = local
+        # Where clients find it, whatever it listens on.
+        self.public_url = (
+            None
+            if config.public_url is None
+            else public_url(config.public_url, setting="--public-url")
+        )
         self._summarizer = summarizer(config.summarizer, config.summarizer_key)
         self._embedder = Measured(embedder(config.embedder, config.embedder_key))
         self._spools = Spools(config.data_dir, most_bytes=config.max_answer_bytes)
@@ -118,7 +136,9 @@ class App:
         documents = (
             []
             if config.no_docs
-            else docs.dialects(apis, refuse=about.refuse, refusal=about.refusal)
+            else docs.dialects(
+                apis, refuse=about.refuse, refusal=about.refusal, public_url=self.public_url
+            )
         )
         self.dialects: Sequence[Dialect] = [*documents, *apis]
         self._clock = clock
@@ -367,7 +387,7 @@ class App:
             read_seconds=config.read_seconds,
         )
         try:
-            self._door = Door(directory, config, pages=self._origins.local)
+            self._door = Door(directory, config, local=self.local, pages=self._origins.local)
             if self._origins.elsewhere and self._door.is_open():
                 log.warning(
                     "--allow-origin %s: not answered before the first key is made",
@@ -406,7 +426,7 @@ class App:
     async def make_first_key(self) -> str | None:
         """The first key of a server that needs keys and has none, to be shown once."""
         registry = self.directory.registry
-        if not self.config.always_keyed or registry.keys_required():
+        if not self._door.always_keyed or registry.keys_required():
             return None
         operator = self._operator("first start")
         await registry.ensure_tenant(DEFAULT_TENANT, tiers.UNLIMITED)

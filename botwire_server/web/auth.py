@@ -43,16 +43,22 @@ class Door:
     """Turns the headers of a request into who is asking.
 
     `pages` are origins that an open server answers beside its own. `header` holds the last of each
-    of the raw `headers`, by name in lower case.
+    of the raw `headers`, by name in lower case. With `local`, only this machine reaches it;
+    otherwise keys are required even before the first was made.
     """
 
     def __init__(
-        self, directory: DataDirectory, config: Config, *, pages: Collection[bytes] = ()
+        self,
+        directory: DataDirectory,
+        config: Config,
+        *,
+        local: bool,
+        pages: Collection[bytes] = (),
     ) -> None:
         self._directory = directory
         self._registry = directory.registry
-        self._local = config.loopback
-        self._always_keyed = config.always_keyed
+        self._local = local
+        self.always_keyed = not local and not config.insecure_open
         self._pages = pages
         self.tiers = tiers.load(config.tiers or config.data_dir / tiers.FILE)
         self._limits = {name: _limits(tier, config) for name, tier in self.tiers.items()}
@@ -74,7 +80,7 @@ class Door:
         else:
             name = DEFAULT_TENANT if credential is None else sandbox(credential)
             keyed, row = self._registry.open_tenant(name)
-            if keyed or self._always_keyed:
+            if keyed or self.always_keyed:
                 raise _unknown(credential)
             self._protect(headers, header)
             if row is None:
@@ -98,7 +104,7 @@ class Door:
 
     def admit_scraper(self, headers: RawHeaders, header: Headers) -> None:
         """For figures of the whole server: an operator's key, where keys are required."""
-        if self._always_keyed or self._registry.keys_required():
+        if self.always_keyed or self._registry.keys_required():
             self.admit_operator(headers, header)
         else:
             self._protect(headers, header)
@@ -111,7 +117,7 @@ class Door:
     def is_open(self) -> bool:
         """Whether no key is needed; also where that cannot be asked, which /health must tell."""
         try:
-            return not self._always_keyed and not self._registry.keys_required()
+            return not self.always_keyed and not self._registry.keys_required()
         except Unavailable:
             return True
 

@@ -76,10 +76,17 @@ class File:
 
 
 def dialects(
-    apis: Sequence[Dialect], *, refuse: Callable[[Refusal, str], Response], refusal: Shape
+    apis: Sequence[Dialect],
+    *,
+    refuse: Callable[[Refusal, str], Response],
+    refusal: Shape,
+    public_url: str | None = None,
 ) -> list[Dialect]:
-    """What serves the document of these dialects and the page. Refuses as it is told to."""
-    handlers = _Handlers(apis)
+    """What serves the document of these dialects and the page. Refuses as it is told to.
+
+    `public_url` is where clients find them, if not where the document is.
+    """
+    handlers = _Handlers(apis, public_url)
     page = Answer("The page.", STRING, media_type="text/html")
     file = Answer("The file.", STRING, media_type="application/octet-stream")
     routes = [
@@ -120,8 +127,9 @@ def dialects(
 class _Handlers:
     """Reads files and makes the document when they are first asked for."""
 
-    def __init__(self, apis: Sequence[Dialect]) -> None:
+    def __init__(self, apis: Sequence[Dialect], public_url: str | None) -> None:
         self._apis = apis
+        self._public_url = public_url
         self._kept: dict[str, File] = {}
 
     async def page(self, request: Request) -> Response:
@@ -143,7 +151,9 @@ class _Handlers:
         return self._kept[name]
 
     def _document(self) -> File:
-        return File(orjson.dumps(document(self._apis)), "application/json")
+        return File(
+            orjson.dumps(document(self._apis, public_url=self._public_url)), "application/json"
+        )
 
     def _page(self) -> File:
         """The page, in which the address of each file names its content."""

@@ -7,15 +7,14 @@ is decided by the address it listens on.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from botwire_server.errors import Internal, MethodNotAllowed, NotFound, Refusal, Unusable
+from botwire_server.addresses import Address, of_setting
+from botwire_server.errors import Internal, MethodNotAllowed, NotFound, Refusal
 from botwire_server.logs import describe
 from botwire_server.logs import request_id as current_request
 from botwire_server.web import metrics, ready
@@ -24,34 +23,12 @@ from botwire_server.web.body import Json
 
 log = logging.getLogger(__name__)
 
-_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
-
-
-class Address(NamedTuple):
-    """Where to listen. `local` is whether only this machine gets there."""
-
-    host: str
-    port: int
-
-    @property
-    def local(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
 
 def listens_at(setting: str) -> Address | None:
     """The address in `--metrics`, None for `on` and `off`. Raises `Unusable`."""
     if setting in ("on", "off"):
         return None
-    found = _ADDRESS.fullmatch(setting)
-    if found is None or int(found["port"]) > 65_535:
-        raise Unusable("--metrics must be on, off or HOST:PORT, such as 127.0.0.1:9464.")
-    return Address(found["host"].strip("[]"), int(found["port"]))
+    return of_setting(setting, setting="--metrics")
 
 
 class Observatory:

@@ -96,8 +96,8 @@ REFUSALS: Mapping[type[Refusal], tuple[str, Mapping[str, Schema]]] = {
 _SOMETIMES = ("X-RateLimit-Reset", "Retry-After")
 
 
-def document(dialects: Sequence[Dialect]) -> dict[str, Any]:
-    """The whole document, as JSON would hold it."""
+def document(dialects: Sequence[Dialect], *, public_url: str | None = None) -> dict[str, Any]:
+    """The whole document, as JSON would hold it; `public_url` is where its paths begin."""
     made = _Document()
     # The dialect that takes every path stands last among them, and first here.
     for dialect in reversed(dialects):
@@ -111,6 +111,7 @@ def document(dialects: Sequence[Dialect]) -> dict[str, Any]:
             "description": INTRODUCTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
+        **({} if public_url is None else {"servers": [{"url": public_url}]}),
         "security": [{name: []} for name in SCHEMES],
         "tags": [{"name": name} for name in made.tags],
         "paths": made.paths,

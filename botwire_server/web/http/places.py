@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import select
 import sys
 from asyncio import AbstractEventLoop, Transport
 from itertools import islice
 from typing import Protocol
+
+from botwire_server.lazy import resource
 
 log = logging.getLogger(__name__)
 

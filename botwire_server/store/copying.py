@@ -170,5 +170,7 @@ def opened(file: Path) -> Iterator[Connection]:
     try:
         with closing(driver.connect(file)) as connection:
             yield connection
+    except UnicodeDecodeError as error:  # SQLite quotes a garbled schema in its message
+        raise Damaged(driver.DAMAGED) from error
     except sqlite3.Error as error:
         raise driver.refusal(error) from error

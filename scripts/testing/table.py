@@ -135,6 +135,12 @@ CAMPAIGNS = (
         size="--rounds 15",
         time="--rounds 15",
     ),
+    *campaign(
+        "fuzz backups",
+        "scripts/fuzz-backups --cases 48",
+        path_believed="--cases 40 --only rows",
+        schema_believed="--cases 24 --only schemas",
+    ),
     *campaign("cancel", "scripts/cancel", count_apart="", open_transaction=""),
     *campaign(
         "terminate",

@@ -182,12 +182,11 @@ class DataDirectory:
         if not self._marked:
             await self.registry.change(room.settle, self._looked_at)
 
-    async def is_copied(self) -> bool:
-        """Whether it lies elsewhere than where it was noted to: its id may be another's as well."""
+    async def warn_of_copy(self) -> None:
+        """Say where it lies elsewhere than noted: its id may be another's as well."""
         noted = await self.registry.query(installation.noted_place)
-        return noted is not None and installation.is_another(
-            noted, installation.place_of(self.path)
-        )
+        if noted is not None and installation.is_another(noted, installation.place_of(self.path)):
+            log.warning("%s: %s. %s", self.path, installation.COPIED, installation.REMEDY)
 
     def find(self, tenant: TenantRow, name: str) -> NamespaceRow | None:
         """A namespace of this tenant, if it exists."""

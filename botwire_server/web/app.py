@@ -36,7 +36,7 @@ from botwire_server.heartbeat import Heartbeat
 from botwire_server.logs import describe
 from botwire_server.logs import request_id as current_request
 from botwire_server.metrics import LoopCounters, Requests
-from botwire_server.store import chores, installation, reembedding
+from botwire_server.store import chores, reembedding
 from botwire_server.store.accepting import accept
 from botwire_server.store.compacting import compact
 from botwire_server.store.deadlines import Deadline
@@ -394,8 +394,7 @@ class App:
                     " ".join(self._origins.elsewhere),
                 )
             self.directory = directory
-            if await directory.is_copied():
-                log.warning("%s: %s. %s", config.data_dir, installation.COPIED, installation.REMEDY)
+            await directory.warn_of_copy()
             self._prober = Prober(directory)
             housekeeping = Housekeeping(
                 directory,

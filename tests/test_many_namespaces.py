@@ -24,7 +24,7 @@ from botwire_server.store.listings import glob
 
 MANY = 100_000
 MOST_STAND = 0.05
-TRIES = 5
+TRIES = 8
 
 
 class Crowd:

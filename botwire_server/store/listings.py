@@ -21,7 +21,7 @@ from botwire_server.store.rows import KeyRow, NamespaceRow, TenantRow
 Row = TypeVar("Row")
 T = TypeVar("T")
 
-PAGE = 500
+PAGE = 100
 # Reports are queries of their own, some for each key.
 REPORTS = 50
 

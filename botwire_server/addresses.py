@@ -82,8 +82,10 @@ def of_setting(value: str, *, setting: str) -> Address:
     return of_host(found["host"], int(found["port"]), setting=setting)
 
 
-def public_url(text: str, *, setting: str) -> str:
+def public_url(text: str | None, *, setting: str) -> str | None:
     """The address that a proxy gives a server, without a slash at its end. Raises `Unusable`."""
+    if text is None:
+        return None
     found = _PUBLIC.fullmatch(text.rstrip("/"))
     segments = [] if found is None else (found["path"] or "").split("/")[1:]
     if found is None or not all(segments) or {".", ".."}.intersection(segments):

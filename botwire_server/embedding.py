@@ -28,6 +28,12 @@ log = logging.getLogger(__name__)
 DEFAULT = "wordllama"
 NONE = "none"
 
+# What the embedded model is made of, and how to get it.
+_NEEDED = {
+    "wordllama": "wordllama==0.2.2.post0",
+    "tokenizers": "tokenizers>=0.20",
+    "safetensors": "safetensors>=0.4",
+}
 # Fewer characters than this are embedded sooner than handed to a thread.
 BRIEF_CHARACTERS = 4_000
 # Texts in one request to an endpoint.
@@ -60,7 +66,16 @@ class Embedder(Protocol):
 def embedder(setting: str, key: str | None = None, *, seconds: float = 30.0) -> Embedder:
     """The one that `--embedder` names; raise `Unusable` where there is none."""
     if setting == DEFAULT:
-        return WordLlama()
+        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+        if not missing:
+            return WordLlama()
+        log.warning(
+            "the embedded model is not installed (%s): memories are found by their words. To find "
+            "them by meaning: pip install '%s', and restart",
+            ", ".join(missing),
+            "' '".join(_NEEDED[name] for name in missing),
+        )
+        return Nothing()
     if setting == NONE:
         return Nothing()
     if not setting.startswith("openai:"):
@@ -171,7 +186,7 @@ class WordLlama:
             log.error("the embedded model does not load: %s", type(error).__name__)
             raise Unavailable(
                 "The embedded model cannot be loaded; the operator of this server can reinstall "
-                "it with `pip install 'wordllama>=0.4,<0.5'`."
+                "it with `pip install 'wordllama==0.2.2.post0'`."
             ) from error
         self._tokenizer = tokenizer  # last: it says that the rest is there
 

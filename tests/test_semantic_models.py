@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import importlib.util
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ import pytest
 from embedding_endpoint import EmbeddingEndpoint
 from mnemora_server import data, fail
 from semantic_store import embed
-from serving import Server, namespace_files
+from serving import InProcess, Server, namespace_files
 
 from botwire_server.embedding import WordLlama, embedder
 from botwire_server.errors import Unavailable, Unusable
@@ -50,19 +52,55 @@ def _search(server: Server, text: str, **more: Any) -> tuple[list[str], dict[str
     return contents, answer.json()["meta"]
 
 
-def test_the_model_is_that_of_the_package() -> None:
-    """Our reading of its files makes the vectors that `wordllama` itself makes."""
-    code = f"""if True:
-        import os, sys, wordllama
-        folder = os.path.dirname(wordllama.__file__)
-        model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
-        vectors = model.embed({TEXTS!r}, norm=True)
-        sys.stdout.buffer.write(vectors.astype("float32").tobytes())
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
-    theirs = np.frombuffer(done.stdout, np.float32).reshape(len(TEXTS), -1)
-    ours = np.frombuffer(b"".join(embed(TEXTS)), np.float32).reshape(theirs.shape)
-    assert np.allclose(theirs, ours, atol=1e-6)
+def test_a_text_has_the_tokens_that_it_always_had() -> None:
+    """Those of wordllama 0.4, whose tokenizer has one line break more; the weights are equal."""
+    model = WordLlama()
+    asyncio.run(model.embed(TEXTS))
+    encoded = model._tokenizer.encode_batch(TEXTS, add_special_tokens=False)
+    ids = repr([each.ids for each in encoded]).encode()
+    assert hashlib.sha256(ids).hexdigest() == (
+        "08fa890eb9657751a127702ef77786fa00b8bc3b3dba0e2dece4ee21455064df"
+    )
+    ours = np.frombuffer(b"".join(embed(TEXTS)), np.float32).reshape(len(TEXTS), -1)
+    for vector, each in zip(ours, encoded, strict=True):
+        mean = model._weights[each.ids].mean(axis=0)
+        assert np.allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+def test_its_files_are_those_that_vectors_were_made_with() -> None:
+    """`wordllama-256` names what these make: other files would mix the vectors of two models."""
+    found = importlib.util.find_spec("wordllama")
+    assert found is not None and found.origin is not None
+    folder = Path(found.origin).parent
+    digests = {
+        path: hashlib.sha256((folder / path).read_bytes()).hexdigest()
+        for path in (
+            "tokenizers/l2_supercat_tokenizer_config.json",
+            "weights/l2_supercat_256.safetensors",
+        )
+    }
+    assert list(digests.values()) == [
+        "bf467c9e0f536bda271283c6ef85eb1a943e3196b621c8a912d64953b205df83",
+        "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
+    ]
+
+
+def test_without_the_model_memories_are_found_by_their_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine that it does not install on is served all the same, and told once."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "wordllama" else found(name)
+    )
+    with InProcess(tmp_path / "data") as server, httpx.Client(base_url=server.url) as client:
+        for content in ("Ann plays chess", "Bob sings"):
+            answer = client.post(ROUTE, json={"agent_id": "a", "content": content})
+            assert answer.status_code == 201
+        sought = client.post(f"{ROUTE}/search", json={"agent_id": "a", "query": "chess"})
+        assert [hit["content"] for hit in data(sought)["results"]] == ["Ann plays chess"]
+        assert client.get("/ready").json()["embedder"] == "none"
+    assert caplog.text.count("pip install 'wordllama==0.2.2.post0'") == 1
 
 
 TEXTS = ["The user likes dark mode", "x", "Ünïcode ✨ 日本語", "a long one " * 300, "  spaces  "]

@@ -80,7 +80,6 @@ def create_app(
 
     `local` is whether only this machine reaches it, where that is not for `config.host` to say.
     """
-    local = config.loopback if local is None else local
     return App(config, clock=clock, request_log=request_log, local=local)
 
 
@@ -88,16 +87,12 @@ class App:
     """The ASGI application. `dialects` are tried in order by prefix; the last takes every path."""
 
     def __init__(
-        self, config: Config, *, clock: Clock, request_log: RequestLog | None, local: bool
+        self, config: Config, *, clock: Clock, request_log: RequestLog | None, local: bool | None
     ) -> None:
         self.config = config
-        self.local = local
+        self.local = config.loopback if local is None else local
         # Where clients find it, whatever it listens on.
-        self.public_url = (
-            None
-            if config.public_url is None
-            else public_url(config.public_url, setting="--public-url")
-        )
+        self.public_url = public_url(config.public_url, setting="--public-url")
         self._summarizer = summarizer(config.summarizer, config.summarizer_key)
         self._embedder = Measured(embedder(config.embedder, config.embedder_key))
         self._spools = Spools(config.data_dir, most_bytes=config.max_answer_bytes)

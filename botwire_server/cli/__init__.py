@@ -17,6 +17,7 @@ from botwire_server.cli import (
     backups,
     checking,
     compacting,
+    configuration,
     doctor,
     health,
     keys,
@@ -54,6 +55,7 @@ def cli() -> None:
 
 
 cli.add_command(serve.serve)
+cli.add_command(configuration.config)
 cli.add_command(tenants.tenants)
 cli.add_command(keys.keys)
 cli.add_command(namespaces.namespaces)
@@ -76,7 +78,7 @@ def main() -> None:
         # Help helps also whom a mistake brought here; `doctor` tells of it among the rest.
         if sys.argv[1:2] != ["doctor"] and not _HELP.intersection(sys.argv[1:]):
             refuse_unknown(os.environ, variables(cli))
-        cli(standalone_mode=False, obj=ignored)
+        cli(prog_name="botwire-server", standalone_mode=False, obj=ignored)
     except click.ClickException as error:
         if AS_JSON in sys.argv or _logs_json():
             _fail(error.format_message(), error.exit_code)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import click
 
 from botwire_server import __version__, tiers
 from botwire_server.cli.common import ACTOR, opened, show_json, show_table
-from botwire_server.cli.settings import origin, settings, variables
+from botwire_server.cli.settings import settings, shown, text_of, variables
 from botwire_server.cli.terminal import say
 from botwire_server.config import Config
 from botwire_server.embedding import NONE, embedder
@@ -27,8 +25,6 @@ from botwire_server.summarizer import summarizer
 from botwire_server.web.callers import Proxies
 from botwire_server.web.origins import Origins
 
-# A password that stands in an address.
-_IN_URL = re.compile("//[^/@]++@")
 # How long an endpoint may take to answer.
 PATIENCE_SECONDS = 10.0
 
@@ -67,7 +63,7 @@ def doctor(
         if new_installation and same_installation:
             raise Unusable("It is a copy or it was moved: give one of the two.")
         asyncio.run(_settle(config.data_dir, config.tiers, anew=new_installation))
-    shown = [_setting(context, config, field.name) for field in fields(Config)]
+    found = shown(context, config)
     findings = [
         Finding("ok", "botwire-server", __version__),
         *of_machine(),
@@ -80,14 +76,14 @@ def doctor(
     ]
     ok = all(each.level != "failure" for each in findings)
     if as_json:
-        show_json({"ok": ok, "findings": [each._asdict() for each in findings], "settings": shown})
+        show_json({"ok": ok, "findings": [each._asdict() for each in findings], "settings": found})
     else:
         for each in findings:
             say(f"{each.level:<8} {each.what:<15} {each.says}")
             if each.remedy is not None:
                 say(f"{'':<25}{each.remedy}")
         say("")
-        show_table(shown, ("setting", "value", "origin"), empty="")
+        show_table(found, ("setting", "value", "origin"), empty="")
     if not ok:
         sys.exit(1)
 
@@ -104,24 +100,6 @@ async def _settle(data_dir: Path, tiers_file: Path | None, *, anew: bool) -> Non
         await registry.change(unit, place)
         id = str(await registry.query(installation.of))
         await registry.change(records.add_audit, ACTOR, action, None, id, "done")
-
-
-def _setting(context: click.Context, config: Config, name: str) -> dict[str, Any]:
-    value = getattr(config, name)
-    secret = not next(field.repr for field in fields(Config) if field.name == name)
-    if secret and value is not None:
-        value = "(set, not shown)"
-    return {
-        "setting": name,
-        "value": value
-        if isinstance(value, bool | int | None)
-        else _IN_URL.sub("//(not shown)@", _text(value)),
-        "origin": origin(context, name),
-    }
-
-
-def _text(value: Any) -> str:
-    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _of_settings(config: Config, *, known: set[str], ignored: int) -> Iterator[Finding]:
@@ -156,7 +134,7 @@ def _of_settings(config: Config, *, known: set[str], ignored: int) -> Iterator[F
         except Unusable as error:
             yield Finding("failure", what, "the server does not start with it", error.message)
         else:
-            says = "readable" if what == "tiers" else _text(getattr(config, what)) or "none"
+            says = "readable" if what == "tiers" else text_of(getattr(config, what)) or "none"
             yield Finding("ok", what, says)
     yield asyncio.run(_embedder(config))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -13,6 +14,9 @@ from click.core import ParameterSource
 
 from botwire_server.config import Config, variable
 from botwire_server.environment import IN_FILE, secret
+
+# A password that stands in an address.
+_IN_URL = re.compile("//[^/@]++@")
 
 
 def settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -51,6 +55,31 @@ def origin(context: click.Context, name: str) -> str:
     ):
         return f"variable {variable(name)}{IN_FILE}"
     return "default"
+
+
+def shown(context: click.Context, config: Config) -> list[dict[str, Any]]:
+    """Every setting with its value and where that comes from; of secrets only that they are set."""
+    return [
+        {
+            "setting": field.name,
+            "value": _printed(field, getattr(config, field.name)),
+            "origin": origin(context, field.name),
+        }
+        for field in fields(Config)
+    ]
+
+
+def _printed(field: Field[Any], value: Any) -> Any:
+    if not field.repr and value is not None:
+        return "(set, not shown)"
+    if isinstance(value, bool | int | None):
+        return value
+    return _IN_URL.sub("//(not shown)@", text_of(value))
+
+
+def text_of(value: Any) -> str:
+    """A setting's value in one line."""
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _kind(setting: Field[Any], hint: Any) -> dict[str, Any]:

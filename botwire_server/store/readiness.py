@@ -15,10 +15,12 @@ from typing import NamedTuple
 from botwire_server.errors import Refusal
 from botwire_server.store.directory import DataDirectory
 from botwire_server.store.driver import Connection
+from botwire_server.store.premises import CONTROL
 
 KEPT_SECONDS = 1.0
 # A disk that takes longer than this is no disk to write to.
 PATIENCE_SECONDS = 3.0
+_HEADER = b"SQLite format 3\0"
 PROBE = "probe"
 # More than a file system keeps beside a file's name: a full disk has no room for it.
 PROBE_BYTES = 4_096
@@ -78,11 +80,21 @@ class Prober:
             await registry.query(_anything)
         except Refusal:
             return False
-        return True
+        # What was written last is read from the journal, whatever has become of the file.
+        return await asyncio.to_thread(_begins_right, self._directory.path / CONTROL)
 
 
 def _anything(connection: Connection) -> None:
     connection.execute("SELECT count(*) FROM facts").fetchone()
+
+
+def _begins_right(path: Path) -> bool:
+    """Whether a file still begins as a database does."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEADER)) == _HEADER
+    except OSError:
+        return False
 
 
 def _writable(directory: Path) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -250,6 +252,43 @@ def test_who_does_not_read_costs_no_memory(filled):
         assert set(begun) <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
         assert begun.count(b"HTTP/1.1 200") >= 10
         assert httpx.get(filled.url + "/health").status_code == 200
+
+
+def test_who_does_not_read_leaves_room_for_what_is_written(tmp_path):
+    """What waits takes disk; where it is small, writers need the rest of it more."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=110m,mode=700", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    server = Server(small)
+    try:
+        server.start()
+        item = {"agent_id": "a", "session_id": "s", "type": "action", "content": "x" * 950}
+        for _ in range(6):
+            stored = httpx.post(
+                f"{server.url}/v1/memory/episodic/batch", json={"items": [item] * 800}, timeout=60
+            )
+            assert stored.status_code == 201
+        host, port = server.url.removeprefix("http://").split(":")
+        request = b"GET /v1/memory/episodic/a/sessions/s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        with contextlib.ExitStack() as stack:
+            begun = set()
+            for _ in range(24):
+                reader = socket.create_connection((host, int(port)))
+                stack.enter_context(reader)
+                reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+                reader.settimeout(60)
+                reader.sendall(request)
+                begun.add(reader.recv(12))
+                if shutil.disk_usage(small).free < 30 * MEGABYTE:
+                    break
+            assert begun <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
+            assert shutil.disk_usage(small).free >= 30 * MEGABYTE
+            assert httpx.put(f"{server.url}/memory/m/k", json={"value": "v"}).status_code == 200
+    finally:
+        server.end()
+        subprocess.run(["umount", "-l", str(small)], check=True)
 
 
 def test_a_list_is_of_one_moment(make_server, ask):

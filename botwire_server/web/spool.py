@@ -7,9 +7,11 @@ before the first byte goes out: it is whole, or it is refused. A crash leaves no
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ PIECE_BYTES = 65_536
 # What all answers that wait may take of the disk, and of the memory where the disk has no room.
 MOST_WAITING = 2 * 1024**3
 MOST_IN_MEMORY = 64 * 1024**2
+# What is left of the disk for those who write, however many do not read.
+KEPT_FREE = 64 * 1024**2
 
 
 class Spools:
@@ -51,6 +55,11 @@ class Spools:
                 f"This answer would be larger than {self._most_bytes} bytes. Ask for less at once: "
                 "send a smaller limit (or top_k), and go on with the cursor of each answer."
             )
+
+    def require(self, size: int) -> None:
+        """Raise `OSError` where the disk has no room for so many bytes more."""
+        if shutil.disk_usage(self._directory).free < size + KEPT_FREE:
+            raise OSError(errno.ENOSPC, "the rest of the disk is for what is written")
 
     def file(self) -> IO[bytes]:
         """A new file without a name."""
@@ -129,6 +138,8 @@ class Spool:
         self.size = 0
 
     def _write(self, data: bytes | memoryview) -> None:
+        if not self._memory:
+            self._spools.require(len(data))
         if self._file is None:
             self._file = self._spools.file()
         rest = memoryview(data)

@@ -77,7 +77,8 @@ REFUSALS: Mapping[type[Refusal], tuple[str, Mapping[str, Schema]]] = {
     WrongMediaType: ("The body does not say that it is JSON.", {}),
     Misdirected: ("The Host header names another server.", {}),
     QuotaExceeded: (
-        "A limit of the tenant or of the namespace is used up.",
+        "A limit of the tenant or of the namespace is used up, or too many keys that do not "
+        "work came from this address.",
         {
             "X-RateLimit-Limit": _WHOLE,
             "X-RateLimit-Remaining": _WHOLE,

@@ -7,12 +7,14 @@ for something, until there is no such time left; once only begun, and once gone 
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from access import OPERATOR, PUBLIC, ROWS, Acme, each
+from serving import PATIENCE
 from tenancy import Keyed, bearer
 
 from botwire_server.store import purges
@@ -35,9 +37,11 @@ def office(tmp_path_factory) -> Iterator[Keyed]:
 def purged(office: Keyed, tenant: str, *, before: int, whole: bool) -> Iterator[list[str]]:
     """Purge the tenant before the n-th thing that the registry is asked for from now on.
 
-    What is yielded holds its id once that has happened.
+    What is yielded holds its id if that has happened; afterwards it has come to its end, also where
+    it was the housekeeping that asked.
     """
     happened: list[str] = []
+    ended = threading.Event()
     moments = itertools.count()
     change, query = Registry.change, Registry.query
 
@@ -48,9 +52,12 @@ def purged(office: Keyed, tenant: str, *, before: int, whole: bool) -> Iterator[
         if row is None:  # the request has done it itself
             return
         happened.append(row.id)
-        purge = await change(registry, purges.bury_tenant, row.id, actor="test")
-        if whole:
-            await office.app.directory.finish_purge(purge)
+        try:
+            purge = await change(registry, purges.bury_tenant, row.id, actor="test")
+            if whole:
+                await office.app.directory.finish_purge(purge)
+        finally:
+            ended.set()
 
     async def changing(self: Registry, unit: Any, *args: Any, **more: Any) -> Any:
         if unit.__module__ != purges.__name__:
@@ -66,6 +73,7 @@ def purged(office: Keyed, tenant: str, *, before: int, whole: bool) -> Iterator[
         patch.setattr(Registry, "change", changing)
         patch.setattr(Registry, "query", querying)
         yield happened
+        assert not happened or ended.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["begun", "done"])

@@ -35,6 +35,7 @@ DIMENSION = 8_192
 
 # JSON.
 DEPTH = 64
+CONTAINERS = 250_000  # lists and objects in a body: reading half a million stops everybody
 VALUE = 67_108_864
 STATE = 409_600
 METADATA = 65_536

@@ -12,7 +12,7 @@ import pytest
 from serving import JSON, connected, exchange, received, request, status_of
 
 from botwire_server.errors import Invalid
-from botwire_server.limits import DEPTH
+from botwire_server.limits import CONTAINERS, DEPTH
 from botwire_server.web.body import parse_json
 
 MIB = 1_048_576
@@ -278,3 +278,27 @@ def test_strings_full_of_brackets_and_quotes_change_no_depth():
         except Invalid:
             taken = False
         assert taken == (1 + depth_of(value) <= DEPTH + 1), encoded
+
+
+@pytest.mark.parametrize(
+    "piece", [b"[[[[[[]]]]]],", b"[],", b"{},", b'{"a":[]},'], ids=lambda piece: piece.decode()
+)
+def test_more_lists_and_objects_than_anybody_sends_are_refused(http, ns, piece):
+    body = b'{"value":[' + piece * (1_000_000 // len(piece)) + b"1]}"
+    answer = http.put(f"/memory/{ns}/k", content=body, headers=JSON)
+    assert answer.status_code == 400
+    assert f"more than {CONTAINERS} lists and objects" in answer.json()["detail"]
+    assert http.get(f"/memory/{ns}/k").status_code == 404
+
+
+def test_brackets_in_a_text_are_characters(http, ns):
+    for text in ("[" * 400_000, '{\\"[' * 200_000, '["' * 200_000):
+        answer = http.put(f"/memory/{ns}/k", json={"value": text})
+        assert answer.status_code == 200, answer.text
+        assert http.get(f"/memory/{ns}/k").json()["value"] == text
+
+
+def test_as_many_points_as_a_body_holds_are_taken(http, ns):
+    points = [[1, 2]] * 150_000
+    body = orjson.dumps({"value": points})
+    assert http.put(f"/memory/{ns}/k", content=body, headers=JSON).status_code == 200

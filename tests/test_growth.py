@@ -358,6 +358,7 @@ def test_the_table_in_the_docs_is_the_table() -> None:
     told = [limits.NAMESPACE, limits.ID, limits.KEY, limits.COLLECTION, limits.TEXT, limits.QUERY]
     told += [limits.EMBEDDED_QUERY, limits.METADATA, limits.FILTER, limits.FILTER_NESTED]
     told += [limits.STATE, limits.VALUE, limits.ITEMS, limits.DIMENSION, limits.DEPTH, limits.TIME]
+    told.append(limits.CONTAINERS)
     told += [limits.ETAGS, MOST_PARAMETERS, LARGEST_HEAD, terms.MOST]
     for number in told:
         assert re.search(rf"(?<![\d,]){number:,}(?![\d,])", said), number

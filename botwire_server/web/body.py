@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from botwire_server.errors import Invalid, InvalidJson, TooLarge, WrongMediaType
-from botwire_server.limits import DEPTH
+from botwire_server.limits import CONTAINERS, DEPTH
 from botwire_server.web.spool import Spooled, Spools
 
 MANY_CONTAINERS = 10_000
@@ -119,6 +119,8 @@ async def read_body(request: Request) -> bytes:
 def parse_json(body: bytes) -> Any:
     """Decode JSON that can be encoded again without loss; see `read_json`."""
     containers = body.count(b"[") + body.count(b"{")
+    if containers > CONTAINERS:
+        _refuse_many(body)
     # Of many new lists the garbage collector thinks that it must look for garbage among them,
     # again and again: that takes longer than the parsing.
     pausing = containers > MANY_CONTAINERS and gc.isenabled()
@@ -162,6 +164,16 @@ def _without_strings(json: bytes) -> bytes:
     # Two quotes in a row have nothing between them, whether they open or close.
     json = json.replace(b'""', b"")
     return b"".join(json.split(b'"')[::2]) if b'"' in json else json
+
+
+def _refuse_many(body: bytes) -> None:
+    """Count outside of strings, where a bracket is only a character."""
+    outside = _without_strings(body)
+    if outside.count(b"[") + outside.count(b"{") > CONTAINERS:
+        raise Invalid(
+            f"The body holds more than {CONTAINERS} lists and objects; send less at once.",
+            where=("body",),
+        )
 
 
 def _refuse_deep(body: bytes) -> None:

@@ -281,7 +281,7 @@ def test_strings_full_of_brackets_and_quotes_change_no_depth():
 
 
 @pytest.mark.parametrize(
-    "piece", [b"[[[[[[]]]]]],", b"[],", b"{},", b'{"a":[]},'], ids=lambda piece: piece.decode()
+    "piece", [b"[[[[[[]]]]]],", b"[],", b"{},"], ids=lambda piece: piece.decode()
 )
 def test_more_lists_and_objects_than_anybody_sends_are_refused(http, ns, piece):
     body = b'{"value":[' + piece * (1_000_000 // len(piece)) + b"1]}"
@@ -292,7 +292,7 @@ def test_more_lists_and_objects_than_anybody_sends_are_refused(http, ns, piece):
 
 
 def test_brackets_in_a_text_are_characters(http, ns):
-    for text in ("[" * 400_000, '{\\"[' * 200_000, '["' * 200_000):
+    for text in ("[" * 300_000, '{\\"[' * 60_000, '["' * 150_000):
         answer = http.put(f"/memory/{ns}/k", json={"value": text})
         assert answer.status_code == 200, answer.text
         assert http.get(f"/memory/{ns}/k").json()["value"] == text

@@ -711,11 +711,9 @@ def test_100000_records_with_little_memory_and_progress(tmp_path):
         (other, ["tenants", "import", file]),
     ]:
         drawn, peak = run_on_a_terminal(where, *arguments)
-        steps = re.findall(r"(\w+ing) \[([#-]{30})\] (\d+)/(\d+)", drawn)
-        assert len(steps) > 20
-        assert steps[0][0] == f"{arguments[1]}ing"
-        assert len({filled for _, filled, _, _ in steps}) > 10
-        assert steps[-1][2:] == (str(RECORDS), str(RECORDS))
+        steps = [int(done) for done in re.findall(rf"(\d+)/{RECORDS}\b", drawn)]
+        assert f"{arguments[1]}ing" in drawn
+        assert len(set(steps)) > 5 and RECORDS in steps
         assert peak < MOST_BYTES, f"{peak:,}"
         print(f"{arguments[1]}: {peak / 1e6:.0f} MB")
     key = operator_of(other, lambda it: it.create_key("large"))["key"]

@@ -157,7 +157,7 @@ def test_deleting_asks(data):
         (["tenants", "set-tier", "acme", "gold"], 1, "no such tier"),
         (["tenants", "purge", "nobody", "--yes"], 1, "no such tenant"),
         (["tenants", "export", "nobody", "/tmp/x.zip"], 1, "no such tenant"),
-        (["tenants", "export", "acme", "/no/such/folder/x.zip"], 1, "No such file"),
+        (["tenants", "export", "acme", "/no/such/folder/x.zip"], 1, "is not there"),
         (["tenants", "import", "/no/such.zip"], 2, "does not exist"),
         (["tenants", "import", "/etc/passwd"], 1, "no whole archive"),
         (["keys", "create"], 2, "TENANT"),

@@ -14,6 +14,7 @@ import orjson
 from botwire_server.addresses import EVERY, EVERY_IPV4, UNIX
 from botwire_server.cli.common import show_json
 from botwire_server.cli.settings import option
+from botwire_server.cli.terminal import say
 from botwire_server.config import Config
 from botwire_server.errors import Unavailable
 from botwire_server.store.lock import told
@@ -57,7 +58,9 @@ def health(data_dir: Path | None, ready: bool, seconds: float, as_json: bool) ->
     directory = data_dir or Config().data_dir
     facts = told(directory)
     if facts is None:
-        raise Unavailable(f"No botwire-server is serving {directory}.")
+        raise Unavailable(
+            f"No botwire-server is serving {directory}: start one, or name --data-dir."
+        )
     addresses = facts.get("addresses") or []
     if not addresses:
         raise Unavailable(f"The botwire-server of {directory} does not serve yet.")
@@ -66,7 +69,7 @@ def health(data_dir: Path | None, ready: bool, seconds: float, as_json: bool) ->
     if as_json:
         show_json({"ok": all(each["ok"] for each in found), "addresses": found})
     for each in found if not as_json else ():
-        click.echo(f"{'ok' if each['ok'] else 'failing':<8} {each['address']} {each['says']}")
+        say(f"{'ok' if each['ok'] else 'failing':<8} {each['address']} {each['says']}")
     if not all(each["ok"] for each in found):
         raise Unavailable("It does not answer as it should.")
 

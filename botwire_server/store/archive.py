@@ -142,12 +142,28 @@ def write(
             out.write(seal)
             out.flush()
             os.fsync(out.fileno())
-        os.link(draft, file)
+        _name(draft, file)
         sync_directory(file.absolute().parent)
+    except OSError as error:
+        if str(error.filename) == str(draft):  # what was asked for is what must be told of
+            error.filename = str(file)
+        raise
     finally:
         draft.unlink(missing_ok=True)
     progress(done, done)
     return manifest
+
+
+def _name(draft: Path, file: Path) -> None:
+    """Give a draft its name, replacing nothing."""
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if file.exists():
+            raise
+        draft.rename(file)
 
 
 def check(file: Path, progress: Progress, *, any_size: bool = False) -> Record:

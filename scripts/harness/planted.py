@@ -36,8 +36,3 @@ def planted(directory: Path, *faults: Fault, package: Path = CHECKOUT) -> Path:
             raise LookupError(f"the fault does not fit {fault.file} any more: write it anew")
         file.write_text(source.replace(fault.code, fault.instead))
     return directory
-
-
-def plant(fault: Fault, directory: Path, *, package: Path = CHECKOUT) -> Path:
-    """`planted` with one fault."""
-    return planted(directory, fault, package=package)

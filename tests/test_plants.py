@@ -96,6 +96,8 @@ def test_every_campaign_with_faults_is_tried():
     for path in sorted((CHECKOUT / "scripts").iterdir()):
         if path.is_file() and "PLANTS" in path.read_text():
             assert f"scripts/{path.name}" in tried, path.name
+            # What dies has found nothing, and must not end as if it had.
+            assert "run(main)" in path.read_text(), path.name
 
 
 def test_a_fault_that_does_not_fit_is_refused(tmp_path):

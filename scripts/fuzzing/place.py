@@ -64,7 +64,7 @@ class Place:
 
 def prepared(data: Path) -> dict[str, str]:
     """A tenant's key and an operator's."""
-    operate(data, None, lambda it: it.create_tenant("fuzz"))
+    operate(data, None, lambda it: it.create_tenant("fuzz"), make=True)
     return {
         "key": operate(data, None, lambda it: it.create_key("fuzz"))["key"],
         "operator": operate(data, None, lambda it: it.create_key(None))["key"],

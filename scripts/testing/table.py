@@ -136,6 +136,12 @@ CAMPAIGNS = (
         time="--rounds 15",
     ),
     *campaign(
+        "fuzz archives",
+        "scripts/fuzz-archives --cases 60",
+        expansion_believed="--cases 12 --only sizes",
+        record_believed="--cases 60 --only records",
+    ),
+    *campaign(
         "fuzz backups",
         "scripts/fuzz-backups --cases 48",
         path_believed="--cases 40 --only rows",

@@ -142,10 +142,10 @@ def test_a_bit_that_is_wrong_is_found(data, dest, client, bucket, tmp_path):
     content = bytearray(client.get_object(Bucket=bucket, Key=key)["Body"].read())
     content[5_000] ^= 1
     client.put_object(Bucket=bucket, Key=key, Body=bytes(content))
-    assert "not what was written" in restore(tmp_path / "other", dest, expect=1)
+    assert "not what was written" in restore(tmp_path / "other", dest, "--yes", expect=1)
     assert not (tmp_path / "other" / "control.db").exists()
     client.delete_object(Bucket=bucket, Key=key)
-    assert "is missing" in restore(tmp_path / "other", dest, expect=1)
+    assert "is missing" in restore(tmp_path / "other", dest, "--yes", expect=1)
 
 
 def test_two_at_once_do_not_meet(data, dest, client, bucket, monkeypatch):
